@@ -1,0 +1,711 @@
+//! One node's part in a group's election.
+//!
+//! The recipe is ZooKeeper's own (ephemeral sequential znodes, each candidate watching the one before it), with two
+//! additions. A candidate that finds itself lowest *proves* it with a transaction that checks its own znode and writes the
+//! epoch, so that whatever it saw was true when it mattered. And whenever something is unsure (a lost reply, a new connection,
+//! an event that was not expected) it surveys the candidates afresh, adopts what is its own in this session, and
+//! deletes what it left behind in an earlier one.
+
+use std::time::Duration;
+
+use crate::command::Level;
+use crate::config::Paths;
+use crate::id::{Epoch, GroupName, Guid, Tag};
+use crate::link::{self, Cx, Owner};
+use crate::member::Leader;
+use crate::request::{CreateMode, Op, Reply, Request, RequestError};
+use crate::time::Moment;
+
+/// What a request of the election was for. Rounds tell the answers of an abandoned survey from those that count.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Purpose {
+    /// The list of a survey, behind a `sync`.
+    Survey { round: u64 },
+    /// Whose is the znode that carries our guid?
+    Inspect { round: u64, name: String },
+    /// Our own znode is made.
+    Join { round: u64 },
+    /// The list that places us.
+    Place { round: u64 },
+    /// The znode before ours, with a watch.
+    Predecessor { round: u64 },
+    /// The proof.
+    Claim { round: u64 },
+    /// Our znode, watched while we lead.
+    Guard { round: u64 },
+    /// Our znode, looked at from time to time while we follow.
+    Audit { round: u64 },
+    /// The epoch, read when we begin to follow.
+    Witness,
+    /// A znode of ours is deleted; whether that works is seen by the next survey.
+    Sweep,
+    /// Our own znode is deleted to leave the election.
+    Leave { name: String },
+    /// The sync before a survey's list; only the list's answer counts.
+    Sync,
+}
+
+/// The znode of a candidate: `<node-id>-<guid>-n_<seq>`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Candidate {
+    pub name: String,
+    pub guid: Guid,
+    pub seq: i64,
+}
+
+impl Candidate {
+    /// Takes the name apart; `None` for anything that is not a candidate of ours.
+    pub fn parse(name: &str) -> Option<Self> {
+        let (front, seq) = name.rsplit_once("-n_")?;
+        let digits = seq.strip_prefix('-').unwrap_or(seq);
+        if seq.len() < 10 || digits.is_empty() || !digits.bytes().all(|b| b.is_ascii_digit()) {
+            return None;
+        }
+        let seq: i64 = seq.parse().ok()?;
+        // The server's counter is an i32 printed as it is: past 2^31 it goes on below zero, but it still goes on.
+        let seq = if (i64::from(i32::MIN)..0).contains(&seq) { seq + (1 << 32) } else { seq };
+        let (id, guid) = front.rsplit_once('-')?;
+        if id.is_empty() {
+            return None;
+        }
+        Some(Self { name: name.to_owned(), guid: Guid::new(guid)?, seq })
+    }
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Phase {
+    /// Not in the election, nothing under way, nothing left behind.
+    Out,
+    /// Not known: a survey is due, now or at this moment.
+    Unsure { at: Moment },
+    /// Looking at who is there and what is ours.
+    Surveying { inspecting: usize, ours: Vec<Candidate>, all: Vec<Candidate> },
+    /// Making our znode.
+    Joining,
+    /// In; finding out behind whom.
+    Placing,
+    /// Behind somebody.
+    Following { watch: Tag },
+    /// Lowest; the proof is due at this moment.
+    Lowest { at: Moment },
+    /// Proving it.
+    Claiming,
+    /// Proved.
+    Leading { epoch: Epoch, version: i32, guard: Option<Tag> },
+    /// No longer leading; the guest is being told. Nothing happens here until it has been.
+    Demoting { leave: bool },
+    /// Deleting our znode.
+    Leaving,
+    /// Never again: the ACL forbids it.
+    Denied,
+}
+
+#[derive(Debug, Clone)]
+pub(crate) struct Election {
+    group: GroupName,
+    paths: Paths,
+    pub phase: Phase,
+    /// Our znode in the present session, as far as we know.
+    own: Option<Candidate>,
+    round: u64,
+    /// Failures since the last success, for the back-off.
+    attempts: u32,
+    audit_at: Moment,
+    /// Whether the group's persistent znodes were made in this session.
+    parents: bool,
+    warned_counter: bool,
+    /// Whether this node shall be in, as of the last [`Self::drive`].
+    wanted: bool,
+}
+
+/// What the group must do about an answer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Outcome {
+    Nothing,
+    /// The claim is proved.
+    Won(Epoch),
+    /// What we led by is gone.
+    Superseded,
+    /// An epoch was read.
+    Witnessed(Epoch),
+    /// The ACL forbids it.
+    Denied(String),
+    /// The znode of our member was not where the claim thought it was.
+    MemberGone,
+}
+
+const SURVEY_PAUSE: Duration = Duration::from_millis(50);
+const SURVEY_PAUSE_MAX: Duration = Duration::from_secs(5);
+/// So many surveys or claims in a row may end without a clear answer; then the session is given up.
+const UNSURE_MAX: u32 = 20;
+/// The server's counter is an i32; a group near its end needs its election znode made afresh.
+const COUNTER_WARNING: i64 = 1 << 30;
+
+impl Election {
+    pub fn new(group: GroupName, paths: Paths) -> Self {
+        Self {
+            group,
+            paths,
+            phase: Phase::Unsure { at: Moment::default() },
+            own: None,
+            round: 0,
+            attempts: 0,
+            audit_at: Moment::default(),
+            parents: false,
+            warned_counter: false,
+            wanted: false,
+        }
+    }
+
+    pub fn leading(&self) -> Option<Epoch> {
+        match self.phase {
+            Phase::Leading { epoch, .. } => Some(epoch),
+            _ => None,
+        }
+    }
+
+    /// Whether this node is a worker for certain: somebody is before it, or it is not in at all.
+    pub fn working(&self) -> bool {
+        matches!(self.phase, Phase::Following { .. }) || self.phase == Phase::Out && !self.wanted
+    }
+
+    /// What a fenced write checks: our own znode, and that nobody has claimed since.
+    pub fn fence(&self) -> Option<[Op; 2]> {
+        match (&self.phase, &self.own) {
+            (Phase::Leading { version, .. }, Some(own)) => Some([
+                Op::Check { path: self.path(&own.name), version: None },
+                Op::Check { path: self.paths.epoch.clone(), version: Some(*version) },
+            ]),
+            _ => None,
+        }
+    }
+
+    /// The own znode of this session, and whether it is thought to exist.
+    #[cfg(any(debug_assertions, test))]
+    pub fn has_place(&self) -> bool {
+        self.own.is_some()
+    }
+
+    fn path(&self, name: &str) -> String {
+        format!("{}/{name}", self.paths.election)
+    }
+
+    fn ask(&self, cx: &mut Cx<'_>, purpose: Purpose, request: Request) -> Option<Tag> {
+        cx.submit(Owner::Group(self.group.clone(), link::Purpose::Election(purpose)), request)
+    }
+
+    /// Forgets what the session held; it is gone.
+    pub fn session_lost(&mut self) {
+        self.own = None;
+        self.parents = false;
+        self.round += 1;
+        if !matches!(self.phase, Phase::Demoting { .. } | Phase::Denied) {
+            self.phase = Phase::Unsure { at: Moment::default() };
+        }
+    }
+
+    /// Connected (again): whatever was under way is unsure.
+    pub fn connected(&mut self, cx: &mut Cx<'_>) {
+        match &mut self.phase {
+            Phase::Leading { guard, .. } => {
+                if let Some(tag) = guard.take() {
+                    cx.forget(tag);
+                }
+                self.guard(cx);
+            }
+            Phase::Demoting { .. } | Phase::Denied | Phase::Out => {}
+            Phase::Following { watch } => {
+                let watch = *watch;
+                cx.forget(watch);
+                self.unsure(Moment::default());
+            }
+            _ => self.unsure(Moment::default()),
+        }
+    }
+
+    fn unsure(&mut self, at: Moment) {
+        self.round += 1;
+        self.phase = Phase::Unsure { at };
+    }
+
+    fn again_later(&mut self, cx: &mut Cx<'_>, why: &str) {
+        self.attempts += 1;
+        if self.attempts > UNSURE_MAX {
+            self.attempts = 0;
+            cx.abandon(format!("group {}: the election stays unclear ({why})", self.group));
+        }
+        let pause = cx.rng.backoff(SURVEY_PAUSE, SURVEY_PAUSE_MAX, self.attempts);
+        self.unsure(cx.now + pause);
+    }
+
+    /// Does what is due. `wanted`: whether this node shall be in. `member` is the name of its member, if it has one; `None`
+    /// while that is not settled, for the proof takes the member away.
+    pub fn drive(&mut self, cx: &mut Cx<'_>, wanted: bool, able: bool, member: Option<Option<&str>>) {
+        self.wanted = wanted;
+        match &self.phase {
+            Phase::Unsure { at } if *at <= cx.now && cx.link.ready() => self.survey(cx),
+            Phase::Out if wanted => {
+                self.unsure(cx.now);
+                if cx.link.ready() {
+                    self.survey(cx);
+                }
+            }
+            Phase::Following { watch } if !wanted => {
+                let watch = *watch;
+                cx.forget(watch);
+                self.leave(cx);
+            }
+            Phase::Following { .. } if self.audit_at <= cx.now && cx.link.ready() => self.audit(cx),
+            Phase::Lowest { .. } if !wanted => self.leave(cx),
+            Phase::Lowest { at } if able && *at <= cx.now && cx.link.ready() => {
+                if let Some(member) = member {
+                    self.claim(cx, member);
+                }
+            }
+            _ => {}
+        }
+    }
+
+    pub fn deadline(&self, link: &link::Link, able: bool) -> Option<Moment> {
+        match self.phase {
+            _ if !link.ready() => None,
+            Phase::Unsure { at } => Some(at),
+            Phase::Lowest { at } if able => Some(at),
+            Phase::Following { .. } => Some(self.audit_at),
+            _ => None,
+        }
+    }
+
+    fn survey(&mut self, cx: &mut Cx<'_>) {
+        self.round += 1;
+        if !self.parents {
+            for path in self.paths.all() {
+                let request =
+                    Request::Create { path: path.to_owned(), data: Vec::new().into(), mode: CreateMode::Persistent };
+                cx.submit(Owner::Group(self.group.clone(), link::Purpose::Parent), request);
+            }
+            self.parents = true;
+        }
+        self.ask(cx, Purpose::Sync, Request::Sync { path: self.paths.election.clone() });
+        let list = Request::List { path: self.paths.election.clone(), watch: false };
+        self.ask(cx, Purpose::Survey { round: self.round }, list);
+        self.phase = Phase::Surveying { inspecting: 0, ours: Vec::new(), all: Vec::new() };
+    }
+
+    fn audit(&mut self, cx: &mut Cx<'_>) {
+        self.audit_at = cx.now + cx.rng.around(cx.node.audit);
+        if let Some(own) = &self.own {
+            let request = Request::Get { path: self.path(&own.name), watch: false };
+            self.ask(cx, Purpose::Audit { round: self.round }, request);
+        }
+    }
+
+    fn guard(&mut self, cx: &mut Cx<'_>) {
+        if let Some(own) = &self.own {
+            let request = Request::Get { path: self.path(&own.name), watch: true };
+            self.ask(cx, Purpose::Guard { round: self.round }, request);
+        }
+    }
+
+    fn sweep(&self, cx: &mut Cx<'_>, name: &str) {
+        self.ask(cx, Purpose::Sweep, Request::Delete { path: self.path(name), version: None });
+    }
+
+    fn leave(&mut self, cx: &mut Cx<'_>) {
+        self.round += 1;
+        match &self.own {
+            Some(own) => {
+                let (name, path) = (own.name.clone(), self.path(&own.name));
+                self.phase = Phase::Leaving;
+                self.ask(cx, Purpose::Leave { name }, Request::Delete { path, version: None });
+            }
+            None => self.unsure(cx.now),
+        }
+    }
+
+    /// Stops leading. The znode stays until [`Self::demoted`], so that nobody takes over before the guest has been told.
+    pub fn demote(&mut self, cx: &mut Cx<'_>, leave: bool) {
+        if let Phase::Leading { guard: Some(guard), .. } = self.phase {
+            cx.forget(guard);
+        }
+        self.round += 1;
+        self.phase = Phase::Demoting { leave };
+    }
+
+    /// The guest has been told, or stopped.
+    pub fn demoted(&mut self, cx: &mut Cx<'_>) {
+        match self.phase {
+            Phase::Demoting { leave: true } => self.leave(cx),
+            Phase::Demoting { leave: false } => self.unsure(cx.now),
+            _ => {}
+        }
+    }
+
+    /// The group's persistent znodes are gone: the next survey makes them again.
+    pub fn parents_gone(&mut self, cx: &mut Cx<'_>) {
+        self.parents = false;
+        if let Phase::Following { watch } = self.phase {
+            cx.forget(watch);
+        }
+        if matches!(self.phase, Phase::Out | Phase::Following { .. }) {
+            self.again_later(cx, "the group's znodes are gone");
+        }
+    }
+
+    /// A further reason to leave came up while the guest is being told.
+    pub fn leave_after_demotion(&mut self) {
+        if let Phase::Demoting { leave } = &mut self.phase {
+            *leave = true;
+        }
+    }
+
+    fn join(&mut self, cx: &mut Cx<'_>) {
+        let data = serde_json::json!({ "id": cx.node.id, "address": cx.node.address }).to_string();
+        let path = self.path(&format!("{}-{}-n_", cx.node.id, cx.node.guid));
+        let request = Request::Create { path, data: data.into_bytes().into(), mode: CreateMode::EphemeralSequential };
+        self.phase = Phase::Joining;
+        self.ask(cx, Purpose::Join { round: self.round }, request);
+    }
+
+    fn list(&mut self, cx: &mut Cx<'_>) {
+        self.phase = Phase::Placing;
+        let list = Request::List { path: self.paths.election.clone(), watch: false };
+        self.ask(cx, Purpose::Place { round: self.round }, list);
+    }
+
+    /// Finds our place among `all`. Whatever its age, a list that has our znode as the lowest stays true: lower ones
+    /// can only leave. That ours still exists is what the claim proves.
+    fn place(&mut self, cx: &mut Cx<'_>, all: &[Candidate]) {
+        let Some(own) = self.own.clone().filter(|own| all.iter().any(|other| other.name == own.name)) else {
+            self.own = None;
+            return self.again_later(cx, "our znode is gone");
+        };
+        match all.iter().filter(|other| other.seq < own.seq).max_by_key(|other| other.seq) {
+            None => self.phase = Phase::Lowest { at: cx.now },
+            Some(predecessor) => {
+                self.phase = Phase::Placing;
+                let request = Request::Get { path: self.path(&predecessor.name), watch: true };
+                self.ask(cx, Purpose::Predecessor { round: self.round }, request);
+            }
+        }
+    }
+
+    fn claim(&mut self, cx: &mut Cx<'_>, member: Option<&str>) {
+        let Some(own) = &self.own else { return self.unsure(cx.now) };
+        let leader = serde_json::json!({ "id": cx.node.id, "address": cx.node.address }).to_string();
+        let mut operations = vec![
+            Op::Check { path: self.path(&own.name), version: None },
+            Op::Set { path: self.paths.epoch.clone(), data: leader.into_bytes().into(), version: None },
+        ];
+        if let Some(member) = member {
+            operations.push(Op::Delete { path: format!("{}/{member}", self.paths.registry), version: None });
+        }
+        self.phase = Phase::Claiming;
+        self.ask(cx, Purpose::Claim { round: self.round }, Request::Multi(operations));
+    }
+
+    fn sort(names: &[String]) -> Vec<Candidate> {
+        let mut all: Vec<Candidate> = names.iter().filter_map(|name| Candidate::parse(name)).collect();
+        all.sort_by_key(|candidate| candidate.seq);
+        all
+    }
+
+    /// A watch of the election has fired: look again, whatever it says.
+    pub fn fired(&mut self, cx: &mut Cx<'_>, tag: Tag) {
+        match &mut self.phase {
+            Phase::Following { watch } if *watch == tag => self.list(cx),
+            Phase::Leading { guard, .. } if *guard == Some(tag) => {
+                *guard = None;
+                self.guard(cx);
+            }
+            _ => {}
+        }
+    }
+
+    /// Takes an answer.
+    pub fn answered(
+        &mut self,
+        cx: &mut Cx<'_>,
+        purpose: Purpose,
+        tag: Tag,
+        result: Result<Reply, RequestError>,
+    ) -> Outcome {
+        if let Err(RequestError::NoAuth) = &result {
+            return self.deny();
+        }
+        match purpose {
+            Purpose::Sync | Purpose::Sweep => {}
+            Purpose::Leave { name } => self.left(cx, &name, &result),
+            Purpose::Join { round } => self.joined(cx, round, result),
+            Purpose::Witness => {
+                if let Ok(Reply::Data { data, stat }) = result
+                    && !data.is_empty()
+                {
+                    return Outcome::Witnessed(Epoch(stat.mzxid.unsigned_abs()));
+                }
+            }
+            Purpose::Survey { round } if round == self.round => match result {
+                Ok(Reply::Children(names)) => self.surveyed(cx, &names),
+                result => self.unclear(cx, &result),
+            },
+            Purpose::Inspect { round, name } if round == self.round => self.inspected(cx, &name, result),
+            Purpose::Place { round } if round == self.round => match result {
+                Ok(Reply::Children(names)) => self.place(cx, &Self::sort(&names)),
+                result => self.unclear(cx, &result),
+            },
+            Purpose::Predecessor { round } if round == self.round => match result {
+                Ok(_) => self.follow(cx, tag),
+                Err(RequestError::NoNode) => self.list(cx),
+                result => self.unclear(cx, &result),
+            },
+            Purpose::Predecessor { .. } => cx.forget(tag),
+            Purpose::Claim { round } if round == self.round => return self.claimed(cx, result),
+            Purpose::Guard { round } if round == self.round => return self.guarded(cx, tag, &result),
+            Purpose::Guard { .. } => cx.forget(tag),
+            Purpose::Audit { round } if round == self.round => match result {
+                Ok(Reply::Data { stat, .. }) if stat.owner == cx.link.session() => {}
+                Ok(_) | Err(RequestError::NoNode) => {
+                    if let Phase::Following { watch } = self.phase {
+                        cx.forget(watch);
+                    }
+                    self.own = None;
+                    self.unsure(cx.now);
+                }
+                Err(_) => {}
+            },
+            // The answer to a survey that was given up.
+            Purpose::Survey { .. }
+            | Purpose::Inspect { .. }
+            | Purpose::Place { .. }
+            | Purpose::Claim { .. }
+            | Purpose::Audit { .. } => {}
+        }
+        Outcome::Nothing
+    }
+
+    fn deny(&mut self) -> Outcome {
+        self.phase = Phase::Denied;
+        Outcome::Denied(format!(
+            "the ACL of {} or of a znode below it denies this node's identity what it needs (NoAuth): correct the \
+             credentials under [coordination] auth, or the ACL",
+            self.paths.group
+        ))
+    }
+
+    /// No clear answer. If the connection broke, the next one begins with a survey; if the server refused, one is due later.
+    fn unclear(&mut self, cx: &mut Cx<'_>, result: &Result<Reply, RequestError>) {
+        match result {
+            Err(RequestError::NoNode) => {
+                self.parents = false;
+                self.again_later(cx, "the group's znodes are gone");
+            }
+            Err(error) => self.again_later(cx, &error.to_string()),
+            Ok(_) => self.again_later(cx, "an answer of the wrong kind"),
+        }
+    }
+
+    fn surveyed(&mut self, cx: &mut Cx<'_>, names: &[String]) {
+        let all = Self::sort(names);
+        let carry_our_guid: Vec<Candidate> = all.iter().filter(|one| one.guid == cx.node.guid).cloned().collect();
+        for candidate in &carry_our_guid {
+            let purpose = Purpose::Inspect { round: self.round, name: candidate.name.clone() };
+            self.ask(cx, purpose, Request::Get { path: self.path(&candidate.name), watch: false });
+        }
+        self.phase = Phase::Surveying { inspecting: carry_our_guid.len(), ours: Vec::new(), all };
+        self.surveyed_all(cx);
+    }
+
+    fn inspected(&mut self, cx: &mut Cx<'_>, name: &str, result: Result<Reply, RequestError>) {
+        let ours_now = match result {
+            Ok(Reply::Data { stat, .. }) => stat.owner.is_some() && stat.owner == cx.link.session(),
+            Err(RequestError::NoNode) => false,
+            result => return self.unclear(cx, &result),
+        };
+        if !ours_now {
+            // It belongs to an earlier session of ours, which the ensemble may keep alive for long: it must not outrank anyone.
+            self.sweep(cx, name);
+        }
+        if let Phase::Surveying { inspecting, ours, .. } = &mut self.phase {
+            *inspecting -= 1;
+            if ours_now {
+                ours.extend(Candidate::parse(name));
+            }
+        }
+        self.surveyed_all(cx);
+    }
+
+    fn surveyed_all(&mut self, cx: &mut Cx<'_>) {
+        let Phase::Surveying { inspecting: 0, ours, all } = &mut self.phase else { return };
+        let (mut ours, all) = (std::mem::take(ours), std::mem::take(all));
+        ours.sort_by_key(|candidate| candidate.seq);
+        for ghost in ours.iter().skip(1) {
+            self.sweep(cx, &ghost.name);
+        }
+        self.own = ours.into_iter().next();
+        match &self.own {
+            Some(own) => {
+                // Placed by the same list, less what was swept.
+                let (own, guid) = (own.name.clone(), cx.node.guid.clone());
+                let all: Vec<Candidate> =
+                    all.into_iter().filter(|one| one.name == own || one.guid != guid).collect();
+                self.place(cx, &all);
+            }
+            None if self.wanted => self.join(cx),
+            None => self.phase = Phase::Out,
+        }
+    }
+
+    fn joined(&mut self, cx: &mut Cx<'_>, round: u64, result: Result<Reply, RequestError>) {
+        let created = match result {
+            Ok(Reply::Created { path }) => path,
+            result if round == self.round => return self.unclear(cx, &result),
+            _ => return,
+        };
+        let Some(candidate) = created.rsplit('/').next().and_then(Candidate::parse) else {
+            return self.again_later(cx, "the server named our znode in a way that was not expected");
+        };
+        if round != self.round {
+            // Nobody waits for it any more. The survey that came after has adopted it, or it goes.
+            if self.own.as_ref() != Some(&candidate) {
+                self.sweep(cx, &candidate.name);
+            }
+            return;
+        }
+        if candidate.seq >= COUNTER_WARNING && !self.warned_counter {
+            self.warned_counter = true;
+            let text = format!(
+                "the counter of {} stands at {} of 2147483647: before it ends, stop the group and delete that znode",
+                self.paths.election, candidate.seq
+            );
+            cx.notice(crate::command::Notice {
+                level: Level::Warn,
+                group: Some(self.group.clone()),
+                epoch: None,
+                release: None,
+                what: "counter-high",
+                text,
+            });
+        }
+        self.own = Some(candidate);
+        self.list(cx);
+    }
+
+    fn follow(&mut self, cx: &mut Cx<'_>, watch: Tag) {
+        self.attempts = 0;
+        self.audit_at = cx.now + cx.rng.around(cx.node.audit);
+        self.phase = Phase::Following { watch };
+        self.ask(cx, Purpose::Witness, Request::Get { path: self.paths.epoch.clone(), watch: false });
+    }
+
+    fn claimed(&mut self, cx: &mut Cx<'_>, result: Result<Reply, RequestError>) -> Outcome {
+        let stats = match result {
+            Ok(Reply::Multi(stats)) => stats,
+            Err(RequestError::Multi { index, error }) => {
+                match (index, *error) {
+                    (_, RequestError::NoAuth) => return self.deny(),
+                    (0, _) => {
+                        self.own = None;
+                        self.again_later(cx, "our znode was gone when we claimed");
+                    }
+                    (2, RequestError::NoNode) => {
+                        self.phase = Phase::Lowest { at: cx.now };
+                        return Outcome::MemberGone;
+                    }
+                    (_, error) => self.unclear(cx, &Err(error)),
+                }
+                return Outcome::Nothing;
+            }
+            result => {
+                self.unclear(cx, &result);
+                return Outcome::Nothing;
+            }
+        };
+        let Some(Some(stat)) = stats.get(1) else {
+            self.again_later(cx, "the answer to the claim lacks the epoch's stat");
+            return Outcome::Nothing;
+        };
+        if cx.link.lease().is_none_or(|lease| lease <= cx.now) {
+            self.again_later(cx, "the proof came back when its lease had run out");
+            return Outcome::Nothing;
+        }
+        self.attempts = 0;
+        let epoch = Epoch(stat.mzxid.unsigned_abs());
+        self.phase = Phase::Leading { epoch, version: stat.version, guard: None };
+        self.guard(cx);
+        Outcome::Won(epoch)
+    }
+
+    fn guarded(&mut self, cx: &mut Cx<'_>, tag: Tag, result: &Result<Reply, RequestError>) -> Outcome {
+        let Phase::Leading { guard, .. } = &mut self.phase else { return Outcome::Nothing };
+        match result {
+            Ok(Reply::Data { stat, .. }) if stat.owner == cx.link.session() => *guard = Some(tag),
+            Ok(_) | Err(RequestError::NoNode) => {
+                self.own = None;
+                return Outcome::Superseded;
+            }
+            // Refused or unknown: the next connection guards again, and every write checks the znode anyway.
+            Err(_) => {}
+        }
+        Outcome::Nothing
+    }
+
+    fn left(&mut self, cx: &mut Cx<'_>, name: &str, result: &Result<Reply, RequestError>) {
+        if matches!(result, Ok(_) | Err(RequestError::NoNode)) {
+            if self.own.as_ref().is_some_and(|own| own.name == name) {
+                self.own = None;
+            }
+            if self.phase == Phase::Leaving {
+                self.phase = Phase::Out;
+            }
+        } else if self.phase == Phase::Leaving {
+            self.again_later(cx, "our znode could not be deleted");
+        }
+    }
+}
+
+/// The leader that the epoch znode names.
+pub(crate) fn leader_of(data: &[u8], mzxid: i64) -> Option<Leader> {
+    #[derive(serde::Deserialize)]
+    struct Claim {
+        id: crate::id::NodeId,
+        address: String,
+    }
+    let claim: Claim = serde_json::from_slice(data).ok()?;
+    Some(Leader { id: claim.id, epoch: Epoch(mzxid.unsigned_abs()), address: claim.address })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const GUID: &str = "0123456789abcdef0123456789abcdef";
+
+    #[test]
+    fn the_names_of_candidates_are_read_strictly() {
+        let parse = |name: &str| Candidate::parse(name).map(|candidate| candidate.seq);
+        assert_eq!(parse(&format!("a-{GUID}-n_0000000007")), Some(7));
+        assert_eq!(parse(&format!("a-b-c-{GUID}-n_2147483647")), Some(2_147_483_647));
+        assert_eq!(parse(&format!("a-{GUID}-n_-2147483648")), Some(2_147_483_648));
+        assert_eq!(parse(&format!("a-{GUID}-n_-000000001")), Some(4_294_967_295));
+        for foreign in [
+            "lock-0000000001".to_owned(),
+            format!("a-{GUID}-n_7"),
+            format!("a-{GUID}-n_00000000x7"),
+            format!("-{GUID}-n_0000000007"),
+            format!("{GUID}-n_0000000007"),
+            format!("a-{}-n_0000000007", &GUID[1..]),
+            format!("a-{}-n_0000000007", GUID.to_uppercase()),
+            format!("a-{GUID}-latch-0000000007"),
+            format!("a-{GUID}-n_+000000007"),
+        ] {
+            assert_eq!(parse(&foreign), None, "{foreign}");
+        }
+    }
+
+    #[test]
+    fn the_order_is_that_of_the_suffix_alone() {
+        let names = [format!("b-{GUID}-n_0000000009"), "x".to_owned(), format!("a-{GUID}-n_0000000010")];
+        let order: Vec<i64> = Election::sort(&names).iter().map(|candidate| candidate.seq).collect();
+        assert_eq!(order, [9, 10]);
+    }
+}

@@ -1,0 +1,139 @@
+//! What happens to a node: everything that reaches the core comes as one of these, in one order.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use crate::callback::{CallFailure, PrepareFailure, Prepared, Returned};
+use crate::id::{CallId, Generation, GroupName, InstanceId, RequestId, SessionId, Tag};
+use crate::request::{Reply, RequestError};
+use crate::state::StateOp;
+
+/// What a session tells its owner. Every event carries the generation under which the session was opened.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum SessionEvent {
+    /// The session exists and is connected.
+    Opened {
+        /// Its id.
+        session: SessionId,
+        /// The timeout that the server granted.
+        timeout: Duration,
+    },
+    /// Trying to open a session goes on, but the last attempt failed. Told once for each new reason.
+    Waiting {
+        /// What is wrong, for a person.
+        reason: String,
+    },
+    /// The connection is gone; the session may live on. Requests that were under way end as `Unknown`.
+    Disconnected,
+    /// Connected again. The session must be compared: some servers silently open a new one.
+    Reconnected {
+        /// The session that the server says this is.
+        session: SessionId,
+    },
+    /// The session has ended, or will never be: expired, closed or refused. The last event of its generation.
+    Ended {
+        /// Why, for a person.
+        reason: String,
+        /// Whether trying again is pointless (wrong credentials, bad address).
+        permanent: bool,
+    },
+    /// The answer to a request.
+    Answered {
+        /// The request.
+        tag: Tag,
+        /// Its result.
+        result: Result<Reply, RequestError>,
+    },
+    /// The one-shot watch that a request left has fired: look again.
+    Fired {
+        /// The request.
+        tag: Tag,
+    },
+}
+
+/// Where a release comes from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Source {
+    /// What the manifest names.
+    Manifest,
+    /// The release that the group runs already, in a fresh instance.
+    Current,
+    /// The component in this file, with the manifest's configuration, grants and limits.
+    File(PathBuf),
+}
+
+/// Who asks for something.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Asker {
+    /// The instance of a guest that hears the callbacks.
+    Guest(InstanceId),
+    /// An instance that does tasks; it may read, where the group's state is granted to all.
+    Worker,
+    /// A person, through the admin API; may read.
+    Operator,
+}
+
+/// What can be asked of a group.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Ask {
+    /// Reads or writes the group's state → [`crate::command::Answer::State`].
+    State(StateOp),
+    /// Who leads → [`crate::command::Answer::Leader`].
+    Leader,
+    /// Give leadership up → [`crate::command::Answer::Resigned`], as soon as that has begun.
+    Resign,
+    /// Run another release → [`crate::command::Answer::Swapped`], when the swap has ended.
+    Swap(Source),
+}
+
+/// Something that happened.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Event {
+    /// From the session.
+    Session {
+        /// The generation under which it was opened.
+        generation: Generation,
+        /// What.
+        event: SessionEvent,
+    },
+    /// A release was prepared, or could not be.
+    Prepared {
+        /// The group.
+        group: GroupName,
+        /// The instance that was asked for.
+        instance: InstanceId,
+        /// The outcome.
+        result: Result<Prepared, PrepareFailure>,
+    },
+    /// A callback has ended.
+    Returned {
+        /// The group.
+        group: GroupName,
+        /// The instance.
+        instance: InstanceId,
+        /// The call.
+        call: CallId,
+        /// How it ended.
+        result: Result<Returned, CallFailure>,
+    },
+    /// Somebody asks for something and waits for an [`crate::command::Command::Answer`].
+    Ask {
+        /// The group.
+        group: GroupName,
+        /// Names the question.
+        request: RequestId,
+        /// Who asks.
+        asker: Asker,
+        /// What.
+        ask: Ask,
+    },
+    /// The tasks in flight have ended, after [`crate::command::Command::Drain`].
+    Drained {
+        /// The group.
+        group: GroupName,
+    },
+    /// The process is to end.
+    Shutdown,
+    /// Time has passed.
+    Tick,
+}

@@ -1,0 +1,469 @@
+//! The registry: this node's own member, and the view of the others for those who watch.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::config::Paths;
+use crate::id::{GroupName, NodeId, SessionId, Tag};
+use crate::link::{self, Cx, Owner};
+use crate::member::{Member, MembershipChange};
+use crate::request::{CreateMode, Reply, Request, RequestError};
+use crate::time::Moment;
+
+/// What a request of the registry was for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Purpose {
+    /// Our member is made.
+    Register { round: u64 },
+    /// Our member is taken away.
+    Deregister { name: String },
+    /// Our member is looked at.
+    Audit { name: String },
+    /// A ghost is taken away.
+    Tidy,
+    /// The list of the members, with a watch.
+    List { round: u64 },
+    /// A member that was not known.
+    Read { round: u64, name: String },
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Own {
+    Absent { retry_at: Moment },
+    Registering,
+    Present(String),
+    Leaving(String),
+}
+
+/// A member as a znode has it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Registration {
+    pub member: Arc<Member>,
+    pub seq: i64,
+    owner: Option<SessionId>,
+}
+
+#[derive(Debug, Clone, Default)]
+struct View {
+    /// The watch on the list, while one is held.
+    watch: Option<Tag>,
+    /// A list is under way.
+    listing: bool,
+    /// The watch fired, or something was unsure: list again.
+    stale: bool,
+    retry_at: Moment,
+    /// Names that are being read.
+    reading: BTreeSet<String>,
+    /// Every znode of the last list that holds a member.
+    known: BTreeMap<String, Registration>,
+    /// Names whose znodes hold no member; not read again.
+    foreign: BTreeSet<String>,
+}
+
+/// By id, the registration that counts: the latest.
+pub(crate) type Members = BTreeMap<NodeId, Registration>;
+
+#[derive(Debug, Clone)]
+pub(crate) struct Registry {
+    group: GroupName,
+    path: String,
+    own: Own,
+    view: Option<View>,
+    round: u64,
+    attempts: u32,
+    audit_at: Moment,
+    /// The last whole view. `None` until there is one.
+    pub members: Option<Arc<Members>>,
+}
+
+const RETRY: Duration = Duration::from_millis(100);
+const RETRY_MAX: Duration = Duration::from_secs(5);
+const PREFIX: &str = "m_";
+
+impl Registry {
+    pub fn new(group: GroupName, paths: &Paths) -> Self {
+        Self {
+            group,
+            path: paths.registry.clone(),
+            own: Own::Absent { retry_at: Moment::default() },
+            view: None,
+            round: 0,
+            attempts: 0,
+            audit_at: Moment::default(),
+            members: None,
+        }
+    }
+
+    /// The name of our member, if it has one; `None` while that is not settled.
+    pub fn own(&self) -> Option<Option<&str>> {
+        match &self.own {
+            Own::Absent { .. } => Some(None),
+            Own::Present(name) => Some(Some(name)),
+            Own::Registering | Own::Leaving(_) => None,
+        }
+    }
+
+    /// Whether our member stands.
+    pub fn registered(&self) -> bool {
+        matches!(self.own, Own::Present(_))
+    }
+
+    /// The claim took our member away, or found it gone.
+    pub fn taken_away(&mut self) {
+        self.own = Own::Absent { retry_at: Moment::default() };
+    }
+
+    pub fn session_lost(&mut self) {
+        self.own = Own::Absent { retry_at: Moment::default() };
+        self.view = self.view.take().map(|view| View { known: view.known, stale: true, ..View::default() });
+        self.round += 1;
+    }
+
+    /// Connected (again): what was under way is unsure.
+    pub fn connected(&mut self, cx: &mut Cx<'_>) {
+        self.round += 1;
+        if self.own == Own::Registering {
+            // Its znode may be there all the same. The next one outranks it, and the leader takes such ghosts away.
+            self.own = Own::Absent { retry_at: Moment::default() };
+        }
+        self.audit_at = cx.now;
+        if let Some(view) = &mut self.view {
+            if let Some(tag) = view.watch.take() {
+                cx.forget(tag);
+            }
+            view.listing = false;
+            view.reading.clear();
+            view.stale = true;
+        }
+    }
+
+    fn ask(&self, cx: &mut Cx<'_>, purpose: Purpose, request: Request) -> Option<Tag> {
+        cx.submit(Owner::Group(self.group.clone(), link::Purpose::Registry(purpose)), request)
+    }
+
+    fn at(&self, name: &str) -> String {
+        format!("{}/{name}", self.path)
+    }
+
+    /// Does what is due. `register`: whether our member shall stand; `watch`: whether this node watches the others.
+    pub fn drive(&mut self, cx: &mut Cx<'_>, member: &Member, register: Register, watch: bool) {
+        if !watch && let Some(view) = self.view.take() {
+            self.round += 1;
+            self.members = None;
+            if let Some(tag) = view.watch {
+                cx.forget(tag);
+            }
+        }
+        if watch && self.view.is_none() {
+            self.view = Some(View { stale: true, ..View::default() });
+        }
+        if !cx.link.ready() {
+            return;
+        }
+        match (&self.own, register) {
+            (Own::Absent { retry_at }, Register::Yes) if *retry_at <= cx.now => self.register(cx, member),
+            (Own::Present(name), Register::No) => {
+                let name = name.clone();
+                self.own = Own::Leaving(name.clone());
+                let request = Request::Delete { path: self.at(&name), version: None };
+                self.ask(cx, Purpose::Deregister { name }, request);
+            }
+            (Own::Present(name), _) if self.audit_at <= cx.now => {
+                let name = name.clone();
+                self.audit_at = cx.now + cx.rng.around(cx.node.audit);
+                let request = Request::Get { path: self.at(&name), watch: false };
+                self.ask(cx, Purpose::Audit { name }, request);
+            }
+            _ => {}
+        }
+        if let Some(view) = &mut self.view
+            && view.stale
+            && !view.listing
+            && view.reading.is_empty()
+            && view.retry_at <= cx.now
+        {
+            view.stale = false;
+            view.listing = true;
+            if let Some(tag) = view.watch.take() {
+                cx.forget(tag);
+            }
+            let request = Request::List { path: self.path.clone(), watch: true };
+            self.ask(cx, Purpose::List { round: self.round }, request);
+        }
+    }
+
+    pub fn deadline(&self, link: &link::Link, register: Register) -> Option<Moment> {
+        if !link.ready() {
+            return None;
+        }
+        let own = match (&self.own, register) {
+            (Own::Absent { retry_at }, Register::Yes) => Some(*retry_at),
+            (Own::Present(_), _) => Some(self.audit_at),
+            _ => None,
+        };
+        let view = self.view.as_ref().filter(|view| view.stale && !view.listing).map(|view| view.retry_at);
+        own.into_iter().chain(view).min()
+    }
+
+    fn register(&mut self, cx: &mut Cx<'_>, member: &Member) {
+        let Ok(data) = serde_json::to_vec(member) else { return };
+        let path = self.at(PREFIX);
+        let request = Request::Create { path, data: data.into(), mode: CreateMode::EphemeralSequential };
+        self.own = Own::Registering;
+        self.ask(cx, Purpose::Register { round: self.round }, request);
+    }
+
+    fn later(&mut self, cx: &mut Cx<'_>) -> Moment {
+        self.attempts += 1;
+        cx.now + cx.rng.backoff(RETRY, RETRY_MAX, self.attempts)
+    }
+
+    pub fn fired(&mut self, tag: Tag) {
+        if let Some(view) = &mut self.view
+            && view.watch == Some(tag)
+        {
+            view.watch = None;
+            view.stale = true;
+        }
+    }
+
+    /// Takes an answer; says whether the group's znodes are missing.
+    pub fn answered(
+        &mut self,
+        cx: &mut Cx<'_>,
+        purpose: Purpose,
+        tag: Tag,
+        result: Result<Reply, RequestError>,
+    ) -> Outcome {
+        if let Err(RequestError::NoAuth) = &result {
+            return Outcome::Denied(format!("{} denies this node's identity what it needs (NoAuth)", self.path));
+        }
+        match purpose {
+            Purpose::Tidy => {}
+            Purpose::Register { round } => return self.registration(cx, round, result),
+            Purpose::Deregister { name } => {
+                if self.own == Own::Leaving(name.clone()) {
+                    self.own = match result {
+                        Ok(_) | Err(RequestError::NoNode) => Own::Absent { retry_at: cx.now },
+                        Err(_) => Own::Present(name),
+                    };
+                }
+            }
+            Purpose::Audit { name } => {
+                let gone = match &result {
+                    Ok(Reply::Data { stat, .. }) => stat.owner != cx.link.session(),
+                    Err(RequestError::NoNode) => true,
+                    _ => false,
+                };
+                if gone && self.own == Own::Present(name) {
+                    self.own = Own::Absent { retry_at: cx.now };
+                }
+            }
+            Purpose::List { round } if round == self.round => return self.listed(cx, tag, result),
+            Purpose::List { .. } => cx.forget(tag),
+            Purpose::Read { round, name } if round == self.round => self.read(cx, name, result),
+            Purpose::Read { .. } => {}
+        }
+        Outcome::Nothing
+    }
+
+    fn registration(&mut self, cx: &mut Cx<'_>, round: u64, result: Result<Reply, RequestError>) -> Outcome {
+        match result {
+            Ok(Reply::Created { path }) => {
+                let name = path.rsplit('/').next().unwrap_or_default().to_owned();
+                if self.own == Own::Registering && round == self.round {
+                    self.attempts = 0;
+                    self.audit_at = cx.now + cx.rng.around(cx.node.audit);
+                    self.own = Own::Present(name);
+                    return Outcome::Registered;
+                }
+                self.ask(cx, Purpose::Tidy, Request::Delete { path: self.at(&name), version: None });
+            }
+            Err(error) if self.own == Own::Registering && round == self.round => {
+                let retry_at = self.later(cx);
+                self.own = Own::Absent { retry_at };
+                if error == RequestError::NoNode {
+                    return Outcome::ParentsGone;
+                }
+            }
+            _ => {}
+        }
+        Outcome::Nothing
+    }
+
+    fn listed(&mut self, cx: &mut Cx<'_>, tag: Tag, result: Result<Reply, RequestError>) -> Outcome {
+        let retry_at = if result.is_err() { self.later(cx) } else { cx.now };
+        let Some(view) = &mut self.view else {
+            cx.forget(tag);
+            return Outcome::Nothing;
+        };
+        view.listing = false;
+        let names = match result {
+            Ok(Reply::Children(names)) => names,
+            result => {
+                view.stale = true;
+                view.retry_at = retry_at;
+                return if result == Err(RequestError::NoNode) { Outcome::ParentsGone } else { Outcome::Nothing };
+            }
+        };
+        self.attempts = 0;
+        view.watch = Some(tag);
+        let present: BTreeSet<&String> = names.iter().filter(|name| seq_of(name).is_some()).collect();
+        view.known.retain(|name, _| present.contains(name));
+        view.foreign.retain(|name| present.contains(name));
+        let unknown: Vec<String> = present
+            .into_iter()
+            .filter(|name| !view.known.contains_key(*name) && !view.foreign.contains(*name))
+            .cloned()
+            .collect();
+        view.reading = unknown.iter().cloned().collect();
+        for name in unknown {
+            let request = Request::Get { path: self.at(&name), watch: false };
+            self.ask(cx, Purpose::Read { round: self.round, name }, request);
+        }
+        self.complete(cx);
+        Outcome::Nothing
+    }
+
+    fn read(&mut self, cx: &mut Cx<'_>, name: String, result: Result<Reply, RequestError>) {
+        let retry_at = if matches!(result, Err(ref error) if *error != RequestError::NoNode) { self.later(cx) } else { cx.now };
+        let Some(view) = &mut self.view else { return };
+        view.reading.remove(&name);
+        match result {
+            Ok(Reply::Data { data, stat }) => match (serde_json::from_slice::<Member>(&data), seq_of(&name)) {
+                (Ok(member), Some(seq)) => {
+                    view.known.insert(name, Registration { member: Arc::new(member), seq, owner: stat.owner });
+                }
+                _ => {
+                    view.foreign.insert(name);
+                }
+            },
+            // It came and went in between.
+            Err(RequestError::NoNode) => {}
+            _ => {
+                view.stale = true;
+                view.retry_at = retry_at;
+            }
+        }
+        self.complete(cx);
+    }
+
+    /// When everything is read, there is a new view; and what should not be there is taken away.
+    fn complete(&mut self, cx: &mut Cx<'_>) {
+        let Some(view) = &self.view else { return };
+        if !view.reading.is_empty() {
+            return;
+        }
+        let mut members = BTreeMap::new();
+        let mut ghosts = Vec::new();
+        let mine = cx.link.session();
+        let own = match &self.own {
+            Own::Present(name) | Own::Leaving(name) => Some(name.as_str()),
+            Own::Absent { .. } => Some(""),
+            Own::Registering => None,
+        };
+        let mut by_seq: Vec<_> = view.known.iter().collect();
+        by_seq.sort_by_key(|(_, registration)| registration.seq);
+        for (name, registration) in by_seq {
+            // A registration of one session that is not its latest: the reply to it was lost.
+            if registration.owner == mine && own.is_some_and(|own| own != name) {
+                ghosts.push(name.clone());
+                continue;
+            }
+            let older = members.insert(registration.member.id.clone(), (name, registration));
+            if let Some((older, replaced)) = older
+                && replaced.owner == registration.owner
+            {
+                ghosts.push(older.clone());
+            }
+        }
+        let members: Members = members.into_iter().map(|(id, (_, registration))| (id, registration.clone())).collect();
+        for ghost in ghosts {
+            self.ask(cx, Purpose::Tidy, Request::Delete { path: self.at(&ghost), version: None });
+        }
+        if self.members.as_deref() != Some(&members) {
+            self.members = Some(Arc::new(members));
+        }
+    }
+}
+
+/// What becomes of our member.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Register {
+    /// It shall stand.
+    Yes,
+    /// It stays as it is.
+    Keep,
+    /// It shall go.
+    No,
+}
+
+/// What the group must know of an answer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Outcome {
+    Nothing,
+    Registered,
+    ParentsGone,
+    Denied(String),
+}
+
+fn seq_of(name: &str) -> Option<i64> {
+    let digits = name.strip_prefix(PREFIX)?;
+    if digits.len() < 10 {
+        return None;
+    }
+    let seq: i64 = digits.parse().ok()?;
+    Some(if (i64::from(i32::MIN)..0).contains(&seq) { seq + (1 << 32) } else { seq })
+}
+
+/// What leads from what an instance was told to what is.
+pub(crate) fn difference(told: &Members, now: &Members, version: u64) -> Option<MembershipChange> {
+    let mut change = MembershipChange { version, ..MembershipChange::default() };
+    for (id, registration) in now {
+        match told.get(id) {
+            None => change.joined.push(registration.member.clone()),
+            Some(before) if before.seq != registration.seq => change.changed.push(registration.member.clone()),
+            Some(_) => {}
+        }
+    }
+    change.left = told.keys().filter(|id| !now.contains_key(*id)).cloned().collect();
+    let nothing = change.joined.is_empty() && change.changed.is_empty() && change.left.is_empty();
+    (!nothing).then_some(change)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn members(of: &[(&str, i64)]) -> Members {
+        of.iter()
+            .map(|(id, seq)| {
+                let id = NodeId::new(id).unwrap();
+                let member = Member { id: id.clone(), address: "h:1".into(), labels: BTreeMap::new() };
+                (id, Registration { member: Arc::new(member), seq: *seq, owner: None })
+            })
+            .collect()
+    }
+
+    #[test]
+    fn the_difference_names_who_came_who_changed_and_who_left() {
+        let (told, now) = (members(&[("a", 1), ("b", 2), ("c", 3)]), members(&[("b", 2), ("c", 7), ("d", 8)]));
+        let change = difference(&told, &now, 4).unwrap();
+        let ids = |of: &[Arc<Member>]| of.iter().map(|member| member.id.to_string()).collect::<Vec<_>>();
+        assert_eq!(ids(&change.joined), ["d"]);
+        assert_eq!(ids(&change.changed), ["c"]);
+        assert_eq!(change.left, [NodeId::new("a").unwrap()]);
+        assert_eq!(change.version, 4);
+        assert_eq!(difference(&now, &now, 5), None);
+    }
+
+    #[test]
+    fn only_members_are_taken_for_members() {
+        assert_eq!(seq_of("m_0000000012"), Some(12));
+        assert_eq!(seq_of("m_-000000001"), Some(4_294_967_295));
+        assert_eq!(seq_of("n_0000000012"), None);
+        assert_eq!(seq_of("m_12"), None);
+        assert_eq!(seq_of("m_00000000zz"), None);
+    }
+}
