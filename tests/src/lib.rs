@@ -1,1 +1,4 @@
 //! Test support.
+
+pub mod guests;
+pub mod zookeeper;

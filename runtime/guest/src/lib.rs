@@ -1,1 +1,40 @@
-//! x
+//! The WebAssembly side of Bellwether: it compiles components, compares them with the contract, gives them what the manifest
+//! grants and nothing else, and runs their instances so that nothing a guest does can hurt its node.
+//!
+//! ```text
+//! Engine ─compile→ Component ─link→ Linked ─instantiate→ Instance   (lifecycle callbacks, one at a time)
+//!                                        └────────────→ WorkerPool (tasks, in parallel)
+//! ```
+//!
+//! The node hands in a [`host::Host`] for each instance; through it alone does a guest reach the cluster.
+
+mod bindings;
+mod cache;
+mod component;
+mod context;
+mod contract;
+mod convert;
+mod engine;
+mod error;
+mod exports;
+mod format;
+pub mod grants;
+pub mod host;
+mod imports;
+mod instance;
+pub mod limits;
+mod link;
+mod output;
+mod pool;
+mod shape;
+mod trap;
+
+pub use component::{Component, Description, ImportDescription};
+pub use engine::{Engine, EngineOptions};
+pub use error::{EngineError, LoadError};
+pub use grants::Grants;
+pub use host::Host;
+pub use instance::Instance;
+pub use limits::Limits;
+pub use link::Linked;
+pub use pool::{Hosts, PoolOptions, WorkerPool};

@@ -1,0 +1,145 @@
+//! The engine that compiles and runs guests; one a process.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use bellwether_core::callback::Step;
+use bytes::Bytes;
+use sha2::{Digest, Sha256};
+use tokio::runtime::Handle;
+use tokio::sync::{Semaphore, oneshot};
+use wasmtime::{Config, WasmBacktraceDetails};
+
+use crate::cache::Cache;
+use crate::component::Component;
+use crate::contract::Contract;
+use crate::error::{EngineError, LoadError, one_line};
+use crate::format;
+
+/// How the engine is made.
+#[derive(Debug, Clone)]
+pub struct EngineOptions {
+    /// The folder for compiled components; none keeps nothing. It is made if it is not there, for this user alone.
+    pub cache: Option<PathBuf>,
+    /// How many bytes of compiled components are kept; those not used for longest go first.
+    pub cache_bytes: u64,
+    /// How often a guest that computes gives way to others.
+    pub tick: Duration,
+    /// The runtime that guests run on. Without one they run on the runtime of whoever instantiates them; a runtime of
+    /// their own keeps a guest that computes from delaying anything else.
+    pub runtime: Option<Handle>,
+}
+
+impl Default for EngineOptions {
+    fn default() -> Self {
+        Self { cache: None, cache_bytes: 1 << 30, tick: Duration::from_millis(10), runtime: None }
+    }
+}
+
+/// Compiles and runs guests. Cheap to clone.
+#[derive(Clone)]
+pub struct Engine(pub(crate) Arc<Inner>);
+
+pub(crate) struct Inner {
+    pub(crate) wasm: wasmtime::Engine,
+    pub(crate) contract: Contract,
+    pub(crate) runtime: Option<Handle>,
+    cache: Option<Cache>,
+    /// One compilation at a time: it takes a whole core, and is never urgent.
+    compiling: Arc<Semaphore>,
+    compiled: AtomicU64,
+}
+
+impl std::fmt::Debug for Engine {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Engine").field("cache", &self.0.cache).finish_non_exhaustive()
+    }
+}
+
+impl Engine {
+    /// Makes the engine and starts the thread that interrupts guests; the thread ends with the engine.
+    ///
+    /// # Errors
+    /// When wasmtime does not support this machine, or the folder for compiled components is not usable or not private.
+    pub fn new(options: EngineOptions) -> Result<Self, EngineError> {
+        let mut config = Config::new();
+        config
+            .epoch_interruption(true)
+            .concurrency_support(false)
+            // One thread for the compiler: more would take the cores from the session and from running guests.
+            .parallel_compilation(false)
+            // Names of functions, never paths of the machine that built the guest.
+            .wasm_backtrace_details(WasmBacktraceDetails::Disable);
+        let wasm = wasmtime::Engine::new(&config).map_err(|error| EngineError::Unsupported(one_line(&error)))?;
+        let contract = Contract::load().map_err(EngineError::Unsupported)?;
+        let cache =
+            options.cache.as_deref().map(|folder| Cache::open(folder, options.cache_bytes, &wasm)).transpose()?;
+        let (weak, tick) = (wasm.weak(), options.tick.max(Duration::from_millis(1)));
+        std::thread::Builder::new()
+            .name("guest-epoch".into())
+            .spawn(move || {
+                while let Some(engine) = weak.upgrade() {
+                    engine.increment_epoch();
+                    drop(engine);
+                    std::thread::sleep(tick);
+                }
+            })
+            .map_err(EngineError::Thread)?;
+        Ok(Self(Arc::new(Inner {
+            wasm,
+            contract,
+            runtime: options.runtime,
+            cache,
+            compiling: Arc::new(Semaphore::new(1)),
+            compiled: AtomicU64::new(0),
+        })))
+    }
+
+    /// How many components this engine has compiled, those from the cache not counted.
+    #[must_use]
+    pub fn compiled(&self) -> u64 {
+        self.0.compiled.load(Ordering::Relaxed)
+    }
+
+    /// Compiles a component, or takes its compiled form from the cache, and compares it with the contract. The work is done
+    /// on a thread of low priority.
+    ///
+    /// # Errors
+    /// When the bytes are not a component, or not one that fits the contract; the reason says what to do.
+    pub async fn compile(&self, bytes: Bytes) -> Result<Component, LoadError> {
+        format::check(&bytes)?;
+        let failed = |why: &str| LoadError::new(Step::Compile, format!("could not be compiled: {why}"));
+        let turn = Arc::clone(&self.0.compiling).acquire_owned().await.map_err(|_| failed("the engine is closed"))?;
+        let (reply, answer) = oneshot::channel();
+        let engine = self.clone();
+        // A thread of its own, since its priority is lowered for good.
+        std::thread::Builder::new()
+            .name("guest-compile".into())
+            .stack_size(16 << 20)
+            .spawn(move || {
+                let _turn = turn;
+                let _ = rustix::process::setpriority_process(None, 10);
+                let _ = reply.send(engine.compile_now(&bytes));
+            })
+            .map_err(|error| failed(&error.to_string()))?;
+        answer.await.unwrap_or_else(|_| Err(failed("the compiler failed; this is a fault of the compiler")))
+    }
+
+    fn compile_now(&self, bytes: &[u8]) -> Result<Component, LoadError> {
+        let digest = hex::encode(Sha256::digest(bytes));
+        if let Some(cached) = self.0.cache.as_ref().and_then(|cache| cache.get(&self.0.wasm, &digest)) {
+            return Component::new(self, cached, &digest, bytes.len());
+        }
+        let compiled = wasmtime::component::Component::from_binary(&self.0.wasm, bytes)
+            .map_err(|error| format::refused(&error, bytes))?;
+        self.0.compiled.fetch_add(1, Ordering::Relaxed);
+        if let Some(cache) = &self.0.cache
+            && let Err(error) = cache.put(&digest, &compiled)
+        {
+            tracing::warn!(%error, "the compiled component could not be kept; it is compiled again after a restart");
+        }
+        Component::new(self, compiled, &digest, bytes.len())
+    }
+}

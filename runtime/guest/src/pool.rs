@@ -1,0 +1,245 @@
+//! Instances that do tasks: a bounded number, made when they are needed and replaced when they are worn.
+
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use bellwether_core::callback::CallFailure;
+use bellwether_core::work::{Task, WorkError};
+use bytes::Bytes;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+use tokio::time::Instant;
+
+use crate::host::Host;
+use crate::instance::Instance;
+use crate::link::Linked;
+
+/// How a pool behaves.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PoolOptions {
+    /// Tasks that run at the same time, each in an instance of its own.
+    pub parallelism: usize,
+    /// Tasks that wait for their turn; one more is refused as overload.
+    pub queue: usize,
+    /// Tasks that one instance does before it is replaced; 1 gives each task a fresh one, 0 never replaces one that works.
+    pub recycle_after: u64,
+}
+
+impl Default for PoolOptions {
+    fn default() -> Self {
+        Self {
+            parallelism: std::thread::available_parallelism().map_or(1, std::num::NonZero::get),
+            queue: 64,
+            recycle_after: 10_000,
+        }
+    }
+}
+
+/// Makes the host of each instance.
+pub type Hosts = Arc<dyn Fn() -> Arc<dyn Host> + Send + Sync>;
+
+/// The instances of one release that do tasks. Cheap to clone.
+#[derive(Clone)]
+pub struct WorkerPool(Arc<Inner>);
+
+struct Inner {
+    linked: Linked,
+    options: PoolOptions,
+    hosts: Hosts,
+    slots: Arc<Semaphore>,
+    idle: Mutex<Vec<Worker>>,
+    waiting: AtomicUsize,
+    draining: AtomicBool,
+    in_flight: watch::Sender<usize>,
+    stop: watch::Sender<bool>,
+    made: AtomicUsize,
+}
+
+/// An instance and the number of tasks it has done.
+struct Worker {
+    instance: Instance,
+    done: u64,
+}
+
+impl std::fmt::Debug for WorkerPool {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("WorkerPool").field("options", &self.0.options).field("in_flight", &self.in_flight()).finish()
+    }
+}
+
+impl WorkerPool {
+    /// Makes an empty pool; instances come with the first tasks. A parallelism of 0 counts as 1.
+    #[must_use]
+    pub fn new(linked: Linked, options: PoolOptions, hosts: Hosts) -> Self {
+        let options = PoolOptions { parallelism: options.parallelism.clamp(1, Semaphore::MAX_PERMITS), ..options };
+        Self(Arc::new(Inner {
+            linked,
+            options,
+            hosts,
+            slots: Arc::new(Semaphore::new(options.parallelism)),
+            idle: Mutex::new(Vec::new()),
+            waiting: AtomicUsize::new(0),
+            draining: AtomicBool::new(false),
+            in_flight: watch::Sender::new(0),
+            stop: watch::Sender::new(false),
+            made: AtomicUsize::new(0),
+        }))
+    }
+
+    /// Does a task, within `budget` from now, the wait for a free instance included. Dropping the future stops the guest
+    /// and frees the slot.
+    ///
+    /// # Errors
+    /// `Overloaded` at once when the queue is full or the pool is being drained; `Failed` with the guest's error, its trap or
+    /// the limit it went over; `TimedOut`; `TooLarge` for an answer beyond the limit for messages.
+    pub async fn handle(&self, task: Task, budget: Duration) -> Result<Bytes, WorkError> {
+        let pool = &self.0;
+        let begun = Instant::now();
+        // Counted before the look at `draining`: whoever drains sees this task or turns it away.
+        let _counted = InFlight::new(pool);
+        if pool.draining.load(Ordering::SeqCst) {
+            return Err(WorkError::Overloaded);
+        }
+        let mut stopped = pool.stop.subscribe();
+        let work = async {
+            let slot = pool.slot().await?;
+            let worker = self.worker().await?;
+            let left = budget.saturating_sub(begun.elapsed());
+            let mut busy = Busy { pool, worker: Some(worker), _slot: slot };
+            busy.handle(task, left).await
+        };
+        tokio::select! {
+            biased;
+            _ = stopped.wait_for(|stop| *stop) => Err(WorkError::Failed(CallFailure::Stopped.to_string())),
+            result = work => result,
+            // A little later than the guest's own end, which says more.
+            () = tokio::time::sleep(budget.saturating_add(Duration::from_millis(20))) => Err(WorkError::TimedOut),
+        }
+    }
+
+    async fn worker(&self) -> Result<Worker, WorkError> {
+        let idle = self.0.idle().pop();
+        if let Some(worker) = idle {
+            return Ok(worker);
+        }
+        let instance = self.0.linked.instantiate((self.0.hosts)()).await;
+        let instance = instance.map_err(|e| WorkError::Failed(format!("no instance could be made: {e}")))?;
+        self.0.made.fetch_add(1, Ordering::Relaxed);
+        Ok(Worker { instance, done: 0 })
+    }
+
+    /// Refuses new tasks from now on and waits until those that were taken have ended, at most for `deadline`. Gives the
+    /// number of tasks that are still there; 0 means that the pool is empty.
+    pub async fn drain(&self, deadline: Duration) -> usize {
+        self.0.draining.store(true, Ordering::SeqCst);
+        let mut count = self.0.in_flight.subscribe();
+        let _ = tokio::time::timeout(deadline, count.wait_for(|tasks| *tasks == 0)).await;
+        let left = self.in_flight();
+        if left == 0 {
+            self.0.idle().clear();
+        }
+        left
+    }
+
+    /// Refuses new tasks and stops those that run, at once.
+    pub fn stop(&self) {
+        self.0.draining.store(true, Ordering::SeqCst);
+        self.0.stop.send_replace(true);
+        self.0.idle().clear();
+    }
+
+    /// The tasks that were taken and have not ended, those that wait included.
+    #[must_use]
+    pub fn in_flight(&self) -> usize {
+        *self.0.in_flight.borrow()
+    }
+
+    /// How many instances were made so far.
+    #[must_use]
+    pub fn instances_made(&self) -> usize {
+        self.0.made.load(Ordering::Relaxed)
+    }
+}
+
+impl Inner {
+    fn idle(&self) -> MutexGuard<'_, Vec<Worker>> {
+        self.idle.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Waits for a free slot, if there is room to wait.
+    async fn slot(&self) -> Result<OwnedSemaphorePermit, WorkError> {
+        if let Ok(slot) = Arc::clone(&self.slots).try_acquire_owned() {
+            return Ok(slot);
+        }
+        let room = |waiting: usize| (waiting < self.options.queue).then_some(waiting + 1);
+        if self.waiting.fetch_update(Ordering::SeqCst, Ordering::SeqCst, room).is_err() {
+            return Err(WorkError::Overloaded);
+        }
+        let _place = Waiting(&self.waiting);
+        Arc::clone(&self.slots).acquire_owned().await.map_err(|_| WorkError::Overloaded)
+    }
+}
+
+/// A place in the queue.
+struct Waiting<'a>(&'a AtomicUsize);
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::SeqCst);
+    }
+}
+
+/// A task that was taken.
+struct InFlight<'a>(&'a Inner);
+
+impl<'a> InFlight<'a> {
+    fn new(pool: &'a Inner) -> Self {
+        pool.in_flight.send_modify(|tasks| *tasks += 1);
+        Self(pool)
+    }
+}
+
+impl Drop for InFlight<'_> {
+    fn drop(&mut self) {
+        self.0.in_flight.send_modify(|tasks| *tasks -= 1);
+    }
+}
+
+/// An instance at work. If it is dropped before the task has ended, the guest is stopped.
+struct Busy<'a> {
+    pool: &'a Inner,
+    worker: Option<Worker>,
+    _slot: OwnedSemaphorePermit,
+}
+
+impl Busy<'_> {
+    async fn handle(&mut self, task: Task, budget: Duration) -> Result<Bytes, WorkError> {
+        let Some(worker) = &self.worker else { return Err(WorkError::Overloaded) };
+        let result = worker.instance.handle(task, budget).await;
+        let limit = self.pool.linked.limits().message_bytes;
+        if result.as_ref().map_or_else(CallFailure::leaves_instance, |_| true)
+            && let Some(mut worker) = self.worker.take()
+        {
+            worker.done += 1;
+            let worn = self.pool.options.recycle_after > 0 && worker.done >= self.pool.options.recycle_after;
+            if !worn && !self.pool.draining.load(Ordering::SeqCst) {
+                self.pool.idle().push(worker);
+            }
+        }
+        match result {
+            Ok(answer) if answer.len() as u64 > limit => Err(WorkError::TooLarge(limit)),
+            Ok(answer) => Ok(answer.into()),
+            Err(CallFailure::Refused(text)) => Err(WorkError::Failed(text)),
+            Err(CallFailure::TimedOut { .. }) => Err(WorkError::TimedOut),
+            Err(failure) => Err(WorkError::Failed(format!("the guest {failure}"))),
+        }
+    }
+}
+
+impl Drop for Busy<'_> {
+    fn drop(&mut self) {
+        if let Some(worker) = self.worker.take() {
+            worker.instance.stop();
+        }
+    }
+}
