@@ -1,0 +1,184 @@
+//! Requests as the client library has them, and its answers and errors in our words.
+
+use std::sync::Arc;
+
+use bellwether_core::id::SessionId;
+use bellwether_core::request::{CreateMode, Op, Reply, Request, RequestError, Stat};
+use futures::future::{BoxFuture, FutureExt as _};
+use zookeeper_client::{Acl, Acls, Client, Error, MultiWriteError, MultiWriteResult, OneshotWatcher, Permission};
+
+/// An answer: the reply, the watch that a read left, and, for the creation of an ephemeral znode, the session that owns it.
+pub(super) struct Answer {
+    pub(super) reply: Reply,
+    pub(super) watcher: Option<OneshotWatcher>,
+    pub(super) owner: Option<SessionId>,
+}
+
+impl From<Reply> for Answer {
+    fn from(reply: Reply) -> Self {
+        Self { reply, watcher: None, owner: None }
+    }
+}
+
+/// Why there is no answer.
+pub(super) struct Failure {
+    pub(super) error: RequestError,
+    /// The error proves that the connection was lost.
+    pub(super) disconnected: bool,
+}
+
+impl From<Error> for Failure {
+    fn from(error: Error) -> Self {
+        let disconnected = matches!(error, Error::ConnectionLoss | Error::Custom(_));
+        Self { error: translate(error), disconnected }
+    }
+}
+
+pub(super) type Pending = BoxFuture<'static, Result<Answer, Failure>>;
+
+static OWN: [Acl; 2] =
+    [Acl::new_const(Permission::ALL, "auth", ""), Acl::new_const(Permission::READ, "world", "anyone")];
+
+/// Who may do what with a znode that we make.
+pub(super) fn acls(authenticated: bool) -> Acls<'static> {
+    if authenticated { Acls::new(&OWN) } else { Acls::anyone_all() }
+}
+
+/// The request as a future. The library sends it when the future is polled for the first time; poll it at once to keep
+/// the order.
+pub(super) fn prepare(client: Client, acls: Acls<'static>, request: Request) -> Pending {
+    async move { Ok(perform(&client, acls, request).await?) }.boxed()
+}
+
+async fn perform(client: &Client, acls: Acls<'static>, request: Request) -> Result<Answer, ClientError> {
+    Ok(match request {
+        Request::Create { path, data, mode } => create(client, acls, path, &data, mode).await?,
+        Request::Delete { path, version } => {
+            client.delete(&path, version).await?;
+            Reply::Deleted.into()
+        }
+        Request::Set { path, data, version } => {
+            Reply::Written(stat(&client.set_data(&path, &data, version).await?)).into()
+        }
+        Request::Get { path, watch: false } => {
+            let (data, found) = client.get_data(&path).await?;
+            Reply::Data { data: Arc::from(data), stat: stat(&found) }.into()
+        }
+        Request::Get { path, watch: true } => {
+            let (data, found, watcher) = client.get_and_watch_data(&path).await?;
+            let reply = Reply::Data { data: Arc::from(data), stat: stat(&found) };
+            Answer { reply, watcher: Some(watcher), owner: None }
+        }
+        Request::List { path, watch: false } => Reply::Children(client.list_children(&path).await?).into(),
+        Request::List { path, watch: true } => {
+            let (children, watcher) = client.list_and_watch_children(&path).await?;
+            Answer { reply: Reply::Children(children), watcher: Some(watcher), owner: None }
+        }
+        Request::Sync { path } => {
+            client.sync(&path).await?;
+            Reply::Synced.into()
+        }
+        Request::Multi(ops) => multi(client, acls, ops).await?.into(),
+    })
+}
+
+async fn create(
+    client: &Client,
+    acls: Acls<'static>,
+    path: String,
+    data: &[u8],
+    mode: CreateMode,
+) -> Result<Answer, Error> {
+    let options = match mode {
+        CreateMode::Persistent => zookeeper_client::CreateMode::Persistent,
+        CreateMode::Ephemeral => zookeeper_client::CreateMode::Ephemeral,
+        CreateMode::EphemeralSequential => zookeeper_client::CreateMode::EphemeralSequential,
+    }
+    .with_acls(acls);
+    let (made, sequence) = client.create(&path, data, &options).await?;
+    let path = match mode {
+        CreateMode::EphemeralSequential => format!("{path}{sequence}"),
+        CreateMode::Persistent | CreateMode::Ephemeral => path,
+    };
+    Ok(Answer { reply: Reply::Created { path }, watcher: None, owner: stat(&made).owner })
+}
+
+async fn multi(client: &Client, acls: Acls<'static>, ops: Vec<Op>) -> Result<Reply, ClientError> {
+    let persistent = zookeeper_client::CreateMode::Persistent.with_acls(acls);
+    let mut writer = client.new_multi_writer();
+    for op in &ops {
+        match op {
+            Op::Check { path, version } => writer.add_check_version(path, version.unwrap_or(-1))?,
+            Op::Create { path, data } => writer.add_create(path, data, &persistent)?,
+            Op::Set { path, data, version } => writer.add_set_data(path, data, *version)?,
+            Op::Delete { path, version } => writer.add_delete(path, *version)?,
+        }
+    }
+    let results = writer.commit().await?;
+    let stats = results.iter().map(|result| match result {
+        MultiWriteResult::SetData { stat: written } => Some(stat(written)),
+        _ => None,
+    });
+    Ok(Reply::Multi(stats.collect()))
+}
+
+/// An error of a single request or of one operation of several.
+enum ClientError {
+    Single(Error),
+    Operation(usize, Error),
+}
+
+impl From<Error> for ClientError {
+    fn from(error: Error) -> Self {
+        Self::Single(error)
+    }
+}
+
+impl From<MultiWriteError> for ClientError {
+    fn from(error: MultiWriteError) -> Self {
+        match error {
+            MultiWriteError::RequestFailed { source } => Self::Single(source),
+            MultiWriteError::OperationFailed { index, source } => Self::Operation(index, source),
+        }
+    }
+}
+
+impl From<ClientError> for Failure {
+    fn from(error: ClientError) -> Self {
+        match error {
+            ClientError::Single(error) => error.into(),
+            ClientError::Operation(index, error) => {
+                let error = RequestError::Multi { index, error: Box::new(translate(error)) };
+                Self { error, disconnected: false }
+            }
+        }
+    }
+}
+
+fn stat(stat: &zookeeper_client::Stat) -> Stat {
+    let owner = (stat.ephemeral_owner != 0).then_some(SessionId(stat.ephemeral_owner));
+    Stat { mzxid: stat.mzxid, version: stat.version, owner }
+}
+
+/// Every error that does not prove that nothing was done means: unknown.
+pub(super) fn translate(error: Error) -> RequestError {
+    match error {
+        Error::NoNode => RequestError::NoNode,
+        Error::NodeExists => RequestError::NodeExists,
+        Error::BadVersion => RequestError::BadVersion,
+        Error::NotEmpty => RequestError::NotEmpty,
+        Error::NoAuth => RequestError::NoAuth,
+        Error::NoChildrenForEphemerals => RequestError::Refused("an ephemeral znode cannot have children".to_owned()),
+        Error::InvalidAcl => {
+            RequestError::Refused("the server does not accept the ACL: it did not take our credentials".to_owned())
+        }
+        Error::SessionExpired | Error::AuthFailed | Error::ClientClosed => RequestError::SessionEnded,
+        refused @ (Error::BadArguments(_)
+        | Error::NotReadOnly
+        | Error::QuotaExceeded
+        | Error::Throttled
+        | Error::MarshallingError
+        | Error::Unimplemented) => RequestError::Refused(refused.to_string()),
+        unknown => RequestError::Unknown(unknown.to_string()),
+    }
+}

@@ -1,0 +1,441 @@
+//! One ZooKeeper session: the task behind its handle.
+
+use std::collections::{HashMap, HashSet, VecDeque};
+use std::sync::Arc;
+use std::time::Duration;
+
+use bellwether_core::id::{SessionId, Tag};
+use bellwether_core::request::{Request, RequestError};
+use futures::future::{AbortHandle, Abortable, BoxFuture, FutureExt as _};
+use futures::stream::{FuturesUnordered, StreamExt as _};
+use tokio::sync::mpsc::UnboundedReceiver;
+use tokio::time::{Instant, sleep_until};
+use zookeeper_client::{Acls, Client, OneshotWatcher, SessionState};
+
+use super::config::ZookeeperConfig;
+use super::connect::{Backoff, Failure, Link, connect};
+use super::feed::{Feed, Standing, is_connected};
+use super::handle::{Command, Owner};
+use super::request::{self, Answer, acls, prepare};
+use super::spawner::Serving;
+use crate::SessionEvent;
+use crate::check::{check, too_many};
+
+/// From so many bytes of watched paths on, one warning is logged: beyond 128 KiB the client library cannot reconnect.
+const WATCHED_BYTES: usize = 100 * 1024;
+
+/// How long closing may take at most, before the session is left to run out.
+const CLOSE: Duration = Duration::from_secs(5);
+
+pub(super) async fn run(
+    config: Arc<ZookeeperConfig>,
+    timeout: Duration,
+    owner: Owner,
+    mut inbox: UnboundedReceiver<Command>,
+) {
+    let Some(opened) = establish(&config, timeout, &owner, &mut inbox).await else { return };
+    let link = match opened {
+        Ok(link) => link,
+        Err((reason, permanent)) => return owner.end(inbox, reason, permanent).await,
+    };
+    let session = SessionId(link.client.session_id().0);
+    let timeout = link.client.session_timeout();
+    if !owner.arm(link.serving.stopper()) {
+        return;
+    }
+    tracing::debug!(%session, ?timeout, "session opened");
+    owner.tell(SessionEvent::Opened { session, timeout }).await;
+    Live::new(link, &config, owner, session, timeout).run(inbox).await;
+}
+
+/// Tries until there is a session. An error is the reason why there will be none, and whether for good; `None` means that the
+/// owner is gone.
+async fn establish(
+    config: &ZookeeperConfig,
+    timeout: Duration,
+    owner: &Owner,
+    inbox: &mut UnboundedReceiver<Command>,
+) -> Option<Result<Link, (String, bool)>> {
+    let mut backoff = Backoff::new();
+    let mut told = None;
+    loop {
+        let reason = match until_closed(connect(config, timeout), owner, inbox).await? {
+            None => return Some(Err(("closed before it was open".to_owned(), false))),
+            Some(Ok(link)) => return Some(Ok(link)),
+            Some(Err(Failure::Permanent(reason))) => return Some(Err((reason, true))),
+            Some(Err(Failure::Passing(reason))) => reason,
+        };
+        if told.as_ref() != Some(&reason) {
+            owner.tell(SessionEvent::Waiting { reason: reason.clone() }).await;
+            told = Some(reason);
+        }
+        if until_closed(tokio::time::sleep(backoff.next()), owner, inbox).await?.is_none() {
+            return Some(Err(("closed before it was open".to_owned(), false)));
+        }
+    }
+}
+
+/// Runs `work` while there is no session. `Some(None)`: the owner closed it; `None`: the owner is gone.
+async fn until_closed<T>(
+    work: impl Future<Output = T>,
+    owner: &Owner,
+    inbox: &mut UnboundedReceiver<Command>,
+) -> Option<Option<T>> {
+    let mut work = std::pin::pin!(work);
+    loop {
+        tokio::select! {
+            done = &mut work => return Some(Some(done)),
+            command = inbox.recv() => match command? {
+                Command::Submit(tag, _) | Command::Refuse(tag) => owner.answer(tag, Err(not_connected())).await,
+                Command::Forget(_) => {}
+                Command::Close => return Some(None),
+            },
+        }
+    }
+}
+
+fn not_connected() -> RequestError {
+    RequestError::Unknown("not connected to ZooKeeper".to_owned())
+}
+
+/// A request that was sent, or would have been.
+struct UnderWay {
+    tag: Tag,
+    /// The length of its path, if it leaves a watch.
+    watched: usize,
+    slot: Slot,
+}
+
+enum Slot {
+    Sent(request::Pending),
+    Done(Box<Result<Answer, request::Failure>>),
+}
+
+struct Watch {
+    stop: AbortHandle,
+    bytes: usize,
+}
+
+/// An open session.
+struct Live {
+    /// First, so that it is stopped before the last client is dropped: dropping a `Live` must not close the session.
+    serving: Serving,
+    owner: Owner,
+    session: SessionId,
+    timeout: Duration,
+    prefix: usize,
+    acls: Acls<'static>,
+    /// None once the owner has closed the session. When the last clone is gone, the library closes it.
+    client: Option<Client>,
+    feed: Feed,
+    /// Requests in the order in which they were submitted; the server answers in that order as well.
+    under_way: VecDeque<UnderWay>,
+    watches: HashMap<Tag, Watch>,
+    firing: FuturesUnordered<BoxFuture<'static, Option<Tag>>>,
+    watched_bytes: usize,
+    warned: bool,
+    /// Watches that were let go of before their request was answered.
+    forgotten: HashSet<Tag>,
+    /// The owner has been told that there is no connection.
+    down: bool,
+    /// The losses of which the owner knows that they are over.
+    settled: u64,
+    /// When the session is being closed: how long that may take.
+    close_by: Option<Instant>,
+    /// Why it is being closed.
+    verdict: &'static str,
+}
+
+/// What happens next.
+enum Next {
+    State(Standing),
+    Stopped,
+    Fired(Option<Tag>),
+    Answered(Result<Answer, request::Failure>),
+    Command(Option<Command>),
+    Overdue,
+}
+
+/// How a session ended.
+struct End {
+    reason: String,
+    permanent: bool,
+}
+
+impl Live {
+    fn new(link: Link, config: &ZookeeperConfig, owner: Owner, session: SessionId, timeout: Duration) -> Self {
+        let feed = Feed::new(&link.client);
+        Self {
+            serving: link.serving,
+            owner,
+            session,
+            timeout,
+            prefix: config.chroot.as_ref().map_or(0, String::len),
+            acls: acls(config.auth.is_some()),
+            client: Some(link.client),
+            feed,
+            under_way: VecDeque::new(),
+            watches: HashMap::new(),
+            firing: FuturesUnordered::new(),
+            watched_bytes: 0,
+            warned: false,
+            forgotten: HashSet::new(),
+            down: false,
+            settled: 0,
+            close_by: None,
+            verdict: "closed",
+        }
+    }
+
+    async fn run(mut self, mut inbox: UnboundedReceiver<Command>) {
+        let standing = self.feed.now();
+        let mut end = self.on_state(standing).await;
+        let End { reason, permanent } = loop {
+            if let Some(end) = end {
+                break end;
+            }
+            end = match self.next(&mut inbox).await {
+                Next::State(standing) => self.on_state(standing).await,
+                Next::Stopped => {
+                    // The state it ended with may not have come through the feed yet.
+                    let state = self.feed.peek();
+                    Some(self.terminated(state).unwrap_or_else(|| self.ended("the ZooKeeper client stopped")))
+                }
+                Next::Fired(fired) => {
+                    self.fire(fired).await;
+                    None
+                }
+                Next::Answered(result) => {
+                    self.on_answer(result).await;
+                    None
+                }
+                Next::Command(Some(command)) => {
+                    self.on_command(command);
+                    None
+                }
+                // Without a handle, nobody will ever close the session: let it run out.
+                Next::Command(None) => return,
+                Next::Overdue => {
+                    self.verdict = "closed, but ZooKeeper did not confirm it: \
+                                    it will end the session when its timeout has passed";
+                    Some(self.ended(self.verdict))
+                }
+            };
+        };
+        // Whatever it was still trying: the owner may count on the end.
+        self.serving.stop();
+        self.settle_all().await;
+        tracing::debug!(session = %self.session, reason, "session ended");
+        self.owner.end(inbox, reason, permanent).await;
+    }
+
+    async fn next(&mut self, inbox: &mut UnboundedReceiver<Command>) -> Next {
+        let close_by = self.close_by;
+        let front = self.under_way.front_mut();
+        tokio::select! {
+            biased;
+            standing = self.feed.changed() => Next::State(standing),
+            // Before the answers: an owner sees a watch's event before it sees the new data.
+            Some(fired) = self.firing.next(), if !self.firing.is_empty() => Next::Fired(fired),
+            Some(result) = answer(front) => Next::Answered(result),
+            () = self.serving.ended() => Next::Stopped,
+            command = inbox.recv(), if close_by.is_none() || !inbox.is_closed() => Next::Command(command),
+            () = sleep_until(close_by.unwrap_or_else(Instant::now)), if close_by.is_some() => Next::Overdue,
+        }
+    }
+
+    async fn on_state(&mut self, standing: Standing) -> Option<End> {
+        if standing.losses > self.settled {
+            self.go_down().await;
+        }
+        if is_connected(standing.state) && self.down && standing.losses > self.settled {
+            self.settled = standing.losses;
+            self.down = false;
+            // The library does not tell the id that the server gave on reconnecting; `settle` compares it with the owner of
+            // every ephemeral znode that we make.
+            self.owner.tell(SessionEvent::Reconnected { session: self.session }).await;
+        }
+        self.terminated(standing.state)
+    }
+
+    fn terminated(&self, state: SessionState) -> Option<End> {
+        match state {
+            SessionState::Expired => Some(self.ended("the session expired")),
+            SessionState::Closed => Some(self.ended("the ZooKeeper client closed the session")),
+            SessionState::AuthFailed => {
+                Some(End { reason: "ZooKeeper refused to authenticate us".to_owned(), permanent: true })
+            }
+            _ => None,
+        }
+    }
+
+    /// However a session ends that is being closed: it is closed.
+    fn ended(&self, reason: &str) -> End {
+        let reason = if self.close_by.is_some() { self.verdict } else { reason };
+        End { reason: reason.to_owned(), permanent: false }
+    }
+
+    /// Tells the owner, once, that the connection is gone, and what that means for what was under way.
+    async fn go_down(&mut self) {
+        if !self.down {
+            self.down = true;
+            self.owner.tell(SessionEvent::Disconnected).await;
+            self.settle_all().await;
+            self.forgotten.clear();
+        }
+    }
+
+    /// Gives every request its last answer: the one that has arrived, or that it is unknown.
+    async fn settle_all(&mut self) {
+        for UnderWay { tag, watched, slot } in std::mem::take(&mut self.under_way) {
+            let result = match slot {
+                Slot::Done(done) => Some(*done),
+                Slot::Sent(sent) => sent.now_or_never(),
+            };
+            self.settle(tag, watched, result.unwrap_or_else(|| Err(lost()))).await;
+        }
+    }
+
+    async fn on_answer(&mut self, result: Result<Answer, request::Failure>) {
+        if let Err(failure) = &result
+            && failure.disconnected
+            && !self.down
+        {
+            // The answer was faster than the news; the owner hears the news first.
+            if let Some(front) = self.under_way.front_mut() {
+                front.slot = Slot::Done(Box::new(result));
+            }
+            self.go_down().await;
+        } else if let Some(UnderWay { tag, watched, .. }) = self.under_way.pop_front() {
+            self.settle(tag, watched, result).await;
+        }
+    }
+
+    async fn settle(&mut self, tag: Tag, watched: usize, result: Result<Answer, request::Failure>) {
+        // All events that came before this answer are ready by now.
+        while let Some(Some(fired)) = self.firing.next().now_or_never() {
+            self.fire(fired).await;
+        }
+        let forgotten = self.forgotten.remove(&tag);
+        let result = match result {
+            Ok(Answer { reply, watcher, owner }) => {
+                if let Some(watcher) = watcher.filter(|_| !forgotten) {
+                    self.watch(tag, watcher, watched);
+                }
+                if let Some(owner) = owner.filter(|owner| *owner != self.session) {
+                    let session = self.session;
+                    tracing::error!(%session, %owner, "the server has silently opened a new session; closing it");
+                    self.close("the server had silently opened a new session in the place of this one");
+                }
+                Ok(reply)
+            }
+            Err(failure) => Err(failure.error),
+        };
+        self.owner.answer(tag, result).await;
+    }
+
+    /// Begins to close the session: the library does so when the last client is dropped, and every request that is under way
+    /// holds one.
+    fn close(&mut self, verdict: &'static str) {
+        self.client = None;
+        if self.close_by.is_none() {
+            self.close_by = Some(Instant::now() + (self.timeout / 2).min(CLOSE));
+            self.verdict = verdict;
+        }
+    }
+
+    fn watch(&mut self, tag: Tag, watcher: OneshotWatcher, bytes: usize) {
+        let (stop, registration) = AbortHandle::new_pair();
+        let fired = async move {
+            let event = watcher.changed().await;
+            // The end of the session is told as such.
+            (event.event_type != zookeeper_client::EventType::Session).then_some(tag)
+        };
+        self.firing.push(Abortable::new(fired, registration).map(|done| done.ok().flatten()).boxed());
+        self.watches.insert(tag, Watch { stop, bytes });
+        self.watched_bytes += bytes;
+        if self.watched_bytes > WATCHED_BYTES && !self.warned {
+            self.warned = true;
+            tracing::warn!(
+                session = %self.session, bytes = self.watched_bytes, watches = self.watches.len(),
+                "this session watches paths of {} bytes in all; with more than 131072 it cannot reconnect. \
+                 Use fewer groups a node, or shorter names", self.watched_bytes
+            );
+        }
+    }
+
+    /// Tells of a watch that has fired; `None` is one that was let go of, or that the session's end has woken.
+    async fn fire(&mut self, fired: Option<Tag>) {
+        if let Some(tag) = fired
+            && let Some(watch) = self.watches.remove(&tag)
+        {
+            self.watched_bytes -= watch.bytes;
+            self.owner.tell(SessionEvent::Fired { tag }).await;
+        }
+    }
+
+    fn on_command(&mut self, command: Command) {
+        match command {
+            Command::Submit(tag, request) => self.submit(tag, request),
+            Command::Refuse(tag) => self.queue(tag, 0, Err(too_many())),
+            Command::Forget(tag) => {
+                if let Some(watch) = self.watches.remove(&tag) {
+                    self.watched_bytes -= watch.bytes;
+                    watch.stop.abort();
+                } else if self.under_way.iter().any(|under_way| under_way.tag == tag) {
+                    self.forgotten.insert(tag);
+                }
+            }
+            Command::Close => self.close("closed"),
+        }
+    }
+
+    fn submit(&mut self, tag: Tag, request: Request) {
+        let Some(client) = &self.client else { return self.queue(tag, 0, Err(RequestError::SessionEnded)) };
+        // The library would keep it, and carry it out whenever it is connected again.
+        if self.down || !is_connected(client.state()) {
+            return self.queue(tag, 0, Err(not_connected()));
+        }
+        if let Err(error) = check(&request, self.prefix) {
+            return self.queue(tag, 0, Err(error));
+        }
+        let watched = match &request {
+            Request::Get { path, watch: true } | Request::List { path, watch: true } => self.prefix + path.len(),
+            _ => 0,
+        };
+        let mut sent = prepare(client.clone(), self.acls, request);
+        let slot = match (&mut sent).now_or_never() {
+            Some(done) => Slot::Done(Box::new(done)),
+            None => Slot::Sent(sent),
+        };
+        self.under_way.push_back(UnderWay { tag, watched, slot });
+    }
+
+    /// Queues an answer behind those that are still awaited.
+    fn queue(&mut self, tag: Tag, watched: usize, result: Result<std::convert::Infallible, RequestError>) {
+        let Err(error) = result;
+        let failure = request::Failure { error, disconnected: false };
+        self.under_way.push_back(UnderWay { tag, watched, slot: Slot::Done(Box::new(Err(failure))) });
+    }
+}
+
+fn lost() -> request::Failure {
+    let error = RequestError::Unknown("the connection to ZooKeeper was lost before the answer came".to_owned());
+    request::Failure { error, disconnected: true }
+}
+
+/// The answer to the oldest request; none when there is no request.
+async fn answer(front: Option<&mut UnderWay>) -> Option<Result<Answer, request::Failure>> {
+    let front = front?;
+    match &mut front.slot {
+        Slot::Sent(sent) => Some(sent.await),
+        Slot::Done(_) => {
+            // Taken out of its place; the entry itself goes when the answer is handled.
+            let taken = std::mem::replace(&mut front.slot, Slot::Done(Box::new(Err(lost()))));
+            match taken {
+                Slot::Done(done) => Some(*done),
+                Slot::Sent(_) => None,
+            }
+        }
+    }
+}
