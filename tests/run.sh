@@ -1,0 +1,78 @@
+#!/usr/bin/env bash
+# Runs all tests, or those whose names contain FILTER ("quickstart" runs the quickstart alone):
+#
+#   tests/run.sh [FILTER]
+#
+# Installs, if missing: Rust's target wasm32-wasip2 (by rustup) and the packages zookeeper, iproute2, iptables and jq (by
+# apt-get, as root or by sudo). Prints a summary and fails if anything did.
+set -euo pipefail
+
+root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+# shellcheck source=../examples/lib.sh
+. "$root/examples/lib.sh"
+cd "$root"
+
+case ${1:-} in
+    -*) sed -n '2,/^set /{/^set /d;s/^# \{0,1\}//;p}' "${BASH_SOURCE[0]}"; [ "$1" = --help ] && exit 0 || exit 2 ;;
+esac
+filter=${1:-}
+# A guest's or a test's panic is reported without the host's backtrace, which would only hide it.
+export RUST_BACKTRACE=${RUST_BACKTRACE:-0}
+
+passed=0 failed=0 problems=()
+log=$(mktemp)
+trap 'rm -f "$log"' EXIT
+
+# run WHAT COMMAND... : runs a command that prints results as cargo test does, and adds them up.
+run() {
+    local what=$1 status=0 results ok bad
+    shift
+    say "$what"
+    "$@" </dev/null 2>&1 | tee "$log" || status=$?
+    results=$(sed -nE 's/^test result: [^.]*\. ([0-9]+) passed; ([0-9]+) failed;.*/\1 \2/p' "$log")
+    ok=$(awk '{ n += $1 } END { print n + 0 }' <<<"$results")
+    bad=$(awk '{ n += $2 } END { print n + 0 }' <<<"$results")
+    passed=$((passed + ok))
+    failed=$((failed + bad))
+    while read -r name; do
+        problems+=("$what: $name")
+    done < <(sed -nE 's/^test (.*) \.\.\. FAILED$/\1/p' "$log")
+    if [ "$status" -ne 0 ] && [ "$bad" -eq 0 ]; then
+        # It did not come as far as a test: it does not compile, or a test program was killed.
+        failed=$((failed + 1))
+        problems+=("$what: ended with status $status")
+    fi
+}
+
+need_rust
+need_command jq jq
+if [ "$filter" != quickstart ]; then
+    need_packages zookeeper iproute2 iptables
+    say "building the guests"
+    build_guests "$root"
+    # They are: the tests need not build them again, one by one.
+    export BELLWETHER_TEST_GUESTS=prebuilt
+    run "the runtime" cargo test --locked --workspace --no-fail-fast -- ${filter:+"$filter"}
+    run "the guests' own logic" env CARGO_TARGET_DIR="$root/guests/target" \
+        cargo test --locked --manifest-path guests/Cargo.toml -p wordcount-common --no-fail-fast -- ${filter:+"$filter"}
+fi
+if [[ quickstart == *"$filter"* ]]; then
+    say "the quickstart"
+    if examples/quickstart.sh </dev/null; then
+        passed=$((passed + 1))
+    else
+        failed=$((failed + 1))
+        problems+=("the quickstart")
+    fi
+fi
+
+say "summary"
+for problem in ${problems[@]+"${problems[@]}"}; do
+    echo "FAILED $problem"
+done
+if [ $((passed + failed)) -eq 0 ]; then
+    echo "no test has ${filter@Q} in its name"
+    exit 1
+fi
+echo "$passed passed, $failed failed"
+[ "$failed" -eq 0 ]
