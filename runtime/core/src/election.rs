@@ -546,8 +546,7 @@ impl Election {
             Some(own) => {
                 // Placed by the same list, less what was swept.
                 let (own, guid) = (own.name.clone(), cx.node.guid.clone());
-                let all: Vec<Candidate> =
-                    all.into_iter().filter(|one| one.name == own || one.guid != guid).collect();
+                let all: Vec<Candidate> = all.into_iter().filter(|one| one.name == own || one.guid != guid).collect();
                 self.place(cx, &all);
             }
             None if self.wanted => self.join(cx),

@@ -233,7 +233,13 @@ impl Group {
         let until = cx.now + cx.rng.around(pause);
         self.sitting_out = Some(until);
         let epoch = self.election.leading();
-        self.notice(cx, Level::Error, "sitting-out", epoch, format!("stays out of the election for about {pause:?}: {why}"));
+        self.notice(
+            cx,
+            Level::Error,
+            "sitting-out",
+            epoch,
+            format!("stays out of the election for about {pause:?}: {why}"),
+        );
         self.demote(cx, DemotionReason::Failed(why), true);
     }
 
@@ -339,7 +345,8 @@ impl Group {
             Purpose::Parent => {
                 if result == Err(RequestError::NoAuth) {
                     let root = &cx.node.root;
-                    let why = format!("the ACL of a znode below {root} denies this node's identity what it needs (NoAuth)");
+                    let why =
+                        format!("the ACL of a znode below {root} denies this node's identity what it needs (NoAuth)");
                     self.deny(cx, why);
                 }
             }

@@ -7,7 +7,9 @@ use serde::{Deserialize, Serialize};
 
 /// A name that is not fit to be part of a znode's path.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{name:?} is not a valid {what}: use 1 to {max} letters, digits, '.', '_' or '-', and begin with a letter or digit")]
+#[error(
+    "{name:?} is not a valid {what}: use 1 to {max} letters, digits, '.', '_' or '-', and begin with a letter or digit"
+)]
 pub struct BadName {
     /// What the name is for.
     pub what: &'static str,

@@ -191,7 +191,7 @@ impl Link {
         self.watches.len()
     }
 
-/// When the session wants to be tended next.
+    /// When the session wants to be tended next.
     pub fn deadline(&self, leading: bool) -> Option<Moment> {
         let mut at = match (&self.state, self.presence) {
             (State::Closed { retry_at }, _) => Some(*retry_at),
@@ -200,7 +200,9 @@ impl Link {
         };
         let mut sooner = |moment: Moment| at = Some(at.map_or(moment, |at| at.min(moment)));
         if self.connected() {
-            if let Some(oldest) = self.pending.values().next() {
+            if self.giving_up.is_none()
+                && let Some(oldest) = self.pending.values().next()
+            {
                 sooner(oldest.sent + self.timing.timeout * 3);
             }
             if leading && self.ready() && !self.heartbeat_pending {
@@ -311,7 +313,9 @@ impl Cx<'_> {
             Err(too_short) => {
                 self.out.push(Command::CloseSession { generation: self.link.generation });
                 self.link.state = State::Over;
-                return Change::Lost { permanent: Some(format!("the server granted a session that will not do: {too_short}")) };
+                return Change::Lost {
+                    permanent: Some(format!("the server granted a session that will not do: {too_short}")),
+                };
             }
         }
         self.link.state = State::Open { session, connected: true };
@@ -327,7 +331,11 @@ impl Cx<'_> {
         let State::Open { session: ours, connected } = &mut self.link.state else { return Change::None };
         if *ours != session {
             // Some servers answer a reconnect with a new session and do not say so. Nothing that we hold is ours then.
-            self.say(Level::Warn, "session-replaced", format!("the coordinator put session {session} in the place of ours"));
+            self.say(
+                Level::Warn,
+                "session-replaced",
+                format!("the coordinator put session {session} in the place of ours"),
+            );
             self.close_session();
             return Change::Lost { permanent: None };
         }
@@ -422,10 +430,7 @@ impl Cx<'_> {
         if self.link.ready() && !self.link.heartbeat_pending && self.link.heartbeat_at <= self.now {
             let path = self.node.node_path();
             let data = self.own_data();
-            if self
-                .submit(Owner::Node(NodePurpose::Heartbeat), Request::Set { path, data, version: None })
-                .is_some()
-            {
+            if self.submit(Owner::Node(NodePurpose::Heartbeat), Request::Set { path, data, version: None }).is_some() {
                 self.link.heartbeat_pending = true;
                 self.link.heartbeat_at = self.now + self.link.timing.heartbeat;
             }
@@ -477,7 +482,9 @@ impl Cx<'_> {
                     self.tend();
                 }
             }
-            (NodePurpose::Base, Err(error)) if !matches!(error, RequestError::NodeExists | RequestError::Unknown(_)) => {
+            (NodePurpose::Base, Err(error))
+                if !matches!(error, RequestError::NodeExists | RequestError::Unknown(_)) =>
+            {
                 self.link.trouble = Some(format!("cannot make {}: {error}", self.node.root));
             }
             (NodePurpose::Base, _) => {}

@@ -49,8 +49,10 @@ impl Node {
     /// When the session timeout leaves no time to demote a guest.
     pub fn new(config: NodeConfig, groups: impl IntoIterator<Item = GroupConfig>) -> Result<Self, TooShort> {
         let timing = Timing::new(config.session_timeout, config.tick_time)?;
-        let groups =
-            groups.into_iter().map(|group| (group.name.clone(), Group::new(&config, group))).collect::<BTreeMap<_, _>>();
+        let groups = groups
+            .into_iter()
+            .map(|group| (group.name.clone(), Group::new(&config, group)))
+            .collect::<BTreeMap<_, _>>();
         Ok(Self {
             link: Link::new(timing),
             groups,
@@ -100,7 +102,13 @@ impl Node {
         out
     }
 
-    fn with(&mut self, name: &GroupName, now: Moment, out: &mut Vec<Command>, what: impl FnOnce(&mut Group, &mut Cx<'_>)) {
+    fn with(
+        &mut self,
+        name: &GroupName,
+        now: Moment,
+        out: &mut Vec<Command>,
+        what: impl FnOnce(&mut Group, &mut Cx<'_>),
+    ) {
         let mut cx = context!(self, now, out);
         if let Some(group) = self.groups.get_mut(name) {
             what(group, &mut cx);
@@ -163,7 +171,9 @@ impl Node {
     }
 
     fn leads(&self) -> bool {
-        self.groups.values().any(|group| group.leads() || matches!(group.election.phase, crate::election::Phase::Claiming))
+        self.groups
+            .values()
+            .any(|group| group.leads() || matches!(group.election.phase, crate::election::Phase::Claiming))
     }
 
     /// When [`Event::Tick`] is due next.

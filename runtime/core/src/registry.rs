@@ -202,7 +202,11 @@ impl Registry {
             (Own::Present(_), _) => Some(self.audit_at),
             _ => None,
         };
-        let view = self.view.as_ref().filter(|view| view.stale && !view.listing).map(|view| view.retry_at);
+        let view = self
+            .view
+            .as_ref()
+            .filter(|view| view.stale && !view.listing && view.reading.is_empty())
+            .map(|view| view.retry_at);
         own.into_iter().chain(view).min()
     }
 
@@ -327,7 +331,8 @@ impl Registry {
     }
 
     fn read(&mut self, cx: &mut Cx<'_>, name: String, result: Result<Reply, RequestError>) {
-        let retry_at = if matches!(result, Err(ref error) if *error != RequestError::NoNode) { self.later(cx) } else { cx.now };
+        let retry_at =
+            if matches!(result, Err(ref error) if *error != RequestError::NoNode) { self.later(cx) } else { cx.now };
         let Some(view) = &mut self.view else { return };
         view.reading.remove(&name);
         match result {

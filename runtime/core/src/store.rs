@@ -127,13 +127,7 @@ fn check(op: &StateOp) -> Result<(), StateError> {
 
 impl Store {
     pub fn new(group: GroupName, paths: Paths) -> Self {
-        Self {
-            group,
-            paths,
-            questions: BTreeMap::new(),
-            held: VecDeque::new(),
-            observed: Observed::default(),
-        }
+        Self { group, paths, questions: BTreeMap::new(), held: VecDeque::new(), observed: Observed::default() }
     }
 
     fn path(&self, key: &str) -> String {
@@ -450,8 +444,8 @@ impl Store {
         fence: Option<[Op; 2]>,
     ) -> Outcome {
         let Some(question) = self.questions.get_mut(&request) else { return Outcome::Nothing };
-        let is_read = !matches!(question.op, StateOp::Put { .. } | StateOp::Delete { .. })
-            || question.step == Step::Explain;
+        let is_read =
+            !matches!(question.op, StateOp::Put { .. } | StateOp::Delete { .. }) || question.step == Step::Explain;
         if let Err(RequestError::Unknown(_)) = &result
             && is_read
         {
@@ -510,9 +504,9 @@ fn next(question: &Question, result: Result<Reply, RequestError>) -> Next {
         (_, _, Err(RequestError::Multi { error, .. })) if *error == RequestError::NoAuth => Err(denied()),
         // The checks of our own znode and of the epoch.
         (_, _, Err(RequestError::Multi { .. })) => Err(StateError::NotLeader),
-        (_, _, Err(RequestError::Unknown(why))) => {
-            Err(StateError::Unavailable(format!("the connection broke, so the write may or may not have happened: {why}")))
-        }
+        (_, _, Err(RequestError::Unknown(why))) => Err(StateError::Unavailable(format!(
+            "the connection broke, so the write may or may not have happened: {why}"
+        ))),
         (_, _, Err(RequestError::SessionEnded)) => Err(StateError::Unavailable("the session has ended".into())),
         (_, _, Err(RequestError::NoAuth)) => Err(denied()),
         (_, _, Err(error)) => Err(StateError::Other(error.to_string())),
@@ -535,9 +529,11 @@ fn refused(question: &Question, op: &StateOp, step: Step, error: RequestError) -
         (StateOp::Put { expect: Expectation::Anything, .. }, RequestError::NodeExists) if !many => {
             Next::Step(Step::Direct)
         }
-        (StateOp::Put { expect: Expectation::Version(_), .. } | StateOp::Delete { expect: Expectation::Version(_), .. }, RequestError::NoNode) => {
-            Next::Answer(Err(StateError::Conflict(None)))
-        }
+        (
+            StateOp::Put { expect: Expectation::Version(_), .. }
+            | StateOp::Delete { expect: Expectation::Version(_), .. },
+            RequestError::NoNode,
+        ) => Next::Answer(Err(StateError::Conflict(None))),
         (StateOp::Delete { .. }, RequestError::NoNode) => Next::Answer(Ok(StateReply::Done)),
         (_, RequestError::BadVersion | RequestError::NodeExists) => Next::Step(Step::Explain),
         (_, RequestError::NoAuth) => Next::Answer(Err(denied())),
@@ -551,7 +547,8 @@ mod tests {
 
     #[test]
     fn keys_survive_the_way_to_a_name_and_back() {
-        for key in ["a", "result/1/02", ".", "..", "...", "a.b", "ünïcode ☃", "%2F", "/", "a b\u{0}c", "zookeeper"] {
+        for key in ["a", "result/1/02", ".", "..", "...", "a.b", "ünïcode ☃", "%2F", "/", "a b\u{0}c", "zookeeper"]
+        {
             let name = encode(key);
             assert!(!name.contains('/') && name != "." && name != "..", "{name}");
             assert!(name.is_ascii(), "{name}");

@@ -49,15 +49,7 @@ const TRIES: u32 = 5;
 
 impl Swap {
     pub fn new(request: RequestId, source: Source, instance: InstanceId, now: Moment) -> Self {
-        Self {
-            request,
-            source,
-            instance,
-            stage: Stage::Preparing,
-            leading: None,
-            held_since: now,
-            tries: 0,
-        }
+        Self { request, source, instance, stage: Stage::Preparing, leading: None, held_since: now, tries: 0 }
     }
 
     pub fn preparing(&self) -> bool {

@@ -1,1 +1,26 @@
-//! x
+//! A Bellwether node: the driver around the core, the manifest, the links to peers and the admin API.
+//!
+//! [`run`] runs one node, [`dev`] several in one process, [`check()`] looks at what a manifest names without starting anything.
+
+pub mod admin;
+mod check;
+mod clock;
+mod control;
+mod dev;
+mod driver;
+mod error;
+mod gate;
+mod guests;
+mod host;
+mod identity;
+pub mod manifest;
+pub mod peers;
+mod run;
+mod shared;
+mod start;
+mod watcher;
+
+pub use check::{CheckReport, check, check_component};
+pub use dev::{DevOptions, dev};
+pub use error::{NodeError, NodeErrorKind};
+pub use run::{RunOptions, Shutdown, run};

@@ -1,0 +1,123 @@
+//! All that this program takes from the node's library, but for the admin API's types: where either changes, this file does.
+
+use std::fmt;
+use std::future::Future;
+use std::path::{Path, PathBuf};
+use std::pin::Pin;
+
+use bellwether_node::admin::AdminAddress;
+use bellwether_node::manifest::{Manifest, ManifestError};
+use bellwether_node::{DevOptions, NodeError, NodeErrorKind, RunOptions};
+
+use crate::exit::{Exit, Failure};
+
+/// Ready when the node shall stop gracefully.
+pub type Shutdown = Pin<Box<dyn Future<Output = ()> + Send>>;
+
+/// Reads and checks a manifest.
+pub fn load(path: &Path, color: bool) -> Result<Manifest, Failure> {
+    Manifest::load(path).map_err(|error| bad_manifest(&error, color))
+}
+
+/// The admin API's address of a manifest's node.
+pub fn admin_address(path: &Path, color: bool) -> Result<AdminAddress, Failure> {
+    let admin = load(path, color)?.node.admin.to_string();
+    admin.parse().map_err(|error| Failure::new(Exit::Manifest, "the manifest's `node.admin` cannot be used").why(error))
+}
+
+/// Runs one node until `shutdown`.
+pub async fn run(manifest: Manifest, shutdown: Shutdown) -> Result<(), Failure> {
+    bellwether_node::run(manifest, RunOptions { shutdown }).await.map_err(|error| failure(&error))
+}
+
+/// What `dev` takes.
+pub struct Dev {
+    /// How many nodes.
+    pub nodes: usize,
+    /// The coordinator, instead of the one in this process.
+    pub coordinator: Option<String>,
+    /// The folder for the nodes' data.
+    pub data: Option<PathBuf>,
+    /// When to stop.
+    pub shutdown: Shutdown,
+}
+
+/// Runs several nodes in this process until `shutdown`.
+pub async fn dev(manifest: Manifest, dev: Dev) -> Result<(), Failure> {
+    let Dev { nodes, coordinator, data, shutdown } = dev;
+    let options = DevOptions { nodes, coordinator, data, shutdown };
+    bellwether_node::dev(manifest, options).await.map_err(|error| failure(&error))
+}
+
+/// What a check found.
+pub struct Checked {
+    /// For people.
+    pub text: String,
+    /// For programs.
+    pub json: serde_json::Value,
+    /// Whether all is well.
+    pub good: bool,
+}
+
+/// Checks the components that a manifest names.
+pub async fn check(manifest: &Manifest) -> Result<Checked, Failure> {
+    let report = bellwether_node::check(manifest).await.map_err(|error| failure(&error))?;
+    checked(&report, report.is_good())
+}
+
+/// Checks one component against the contract.
+pub async fn check_component(path: &Path) -> Result<Checked, Failure> {
+    let report = bellwether_node::check_component(path).await.map_err(|error| failure(&error))?;
+    checked(&report, report.is_good())
+}
+
+fn checked(report: &(impl fmt::Display + serde::Serialize), good: bool) -> Result<Checked, Failure> {
+    let json = serde_json::to_value(report)
+        .map_err(|error| Failure::new(Exit::Failed, "the report cannot be written as JSON").why(error))?;
+    Ok(Checked { text: report.to_string(), json, good })
+}
+
+/// The manifest's JSON Schema.
+pub fn schema() -> serde_json::Value {
+    bellwether_node::manifest::schema()
+}
+
+fn bad_manifest(error: &ManifestError, color: bool) -> Failure {
+    Failure::whole(Exit::Manifest, if color { error.to_ansi() } else { error.to_string() })
+}
+
+fn failure(error: &NodeError) -> Failure {
+    let message = error.to_string();
+    let exit = exit_of(error.kind());
+    let whole = message.starts_with("error:");
+    Failure { whole, ..Failure::new(exit, message) }
+}
+
+fn exit_of(kind: NodeErrorKind) -> Exit {
+    match kind {
+        NodeErrorKind::Manifest => Exit::Manifest,
+        NodeErrorKind::Component => Exit::Component,
+        NodeErrorKind::Coordinator => Exit::Coordinator,
+        NodeErrorKind::Local => Exit::Local,
+        NodeErrorKind::Failed => Exit::Failed,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_kind_has_its_exit_code() {
+        let codes = [
+            (NodeErrorKind::Failed, 1),
+            (NodeErrorKind::Manifest, 3),
+            (NodeErrorKind::Component, 4),
+            (NodeErrorKind::Coordinator, 5),
+            (NodeErrorKind::Local, 6),
+        ];
+        for (kind, code) in codes {
+            assert_eq!(i32::from(exit_of(kind)), code);
+        }
+    }
+}

@@ -1,0 +1,4 @@
+//! What verbs show to people.
+
+pub mod status;
+pub mod table;

@@ -1,0 +1,81 @@
+//! The verbs, one a file.
+
+mod check;
+mod completions;
+mod dev;
+mod kill;
+mod members;
+mod resign;
+mod run;
+mod schema;
+mod state;
+mod status;
+mod swap;
+
+use std::future::Future;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::Subcommand;
+
+use crate::args::Cli;
+use crate::exit::{Exit, Failure};
+use crate::find::MANIFEST;
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub enum Verb {
+    Run(run::Args),
+    Dev(dev::Args),
+    Check(check::Args),
+    Status(status::Args),
+    Members(members::Args),
+    Swap(swap::Args),
+    Resign(resign::Args),
+    State(state::Args),
+    Kill(kill::Args),
+    Schema(schema::Args),
+    Completions(completions::Args),
+}
+
+/// Does what the command line says.
+pub fn run(cli: Cli) -> Result<(), Failure> {
+    let global = &cli.global;
+    match cli.verb {
+        Verb::Run(args) => run::run(args, global),
+        Verb::Dev(args) => dev::run(args, global),
+        Verb::Check(args) => check::run(&args, global),
+        Verb::Status(args) => ask(status::run(&args, global)),
+        Verb::Members(args) => ask(members::run(&args, global)),
+        Verb::Swap(args) => ask(swap::run(&args, global)),
+        Verb::Resign(args) => ask(resign::run(&args, global)),
+        Verb::State(args) => ask(state::run(&args, global)),
+        Verb::Kill(args) => ask(kill::run(&args, global)),
+        Verb::Schema(args) => schema::run(&args),
+        Verb::Completions(args) => completions::run(&args),
+    }
+}
+
+fn no_runtime(error: std::io::Error) -> Failure {
+    Failure::new(Exit::Local, "cannot start the async runtime").why(error)
+}
+
+/// Runs a verb that asks a node: one thread is plenty.
+fn ask(work: impl Future<Output = Result<(), Failure>>) -> Result<(), Failure> {
+    tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(no_runtime)?.block_on(work)
+}
+
+/// Runs a verb that is a node itself.
+fn serve<T>(work: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().thread_name("bellwether").build();
+    let runtime = runtime.map_err(no_runtime)?;
+    let result = runtime.block_on(work);
+    // The node has stopped; a compilation that nobody waits for any more must not hold the process.
+    runtime.shutdown_timeout(Duration::from_secs(1));
+    result
+}
+
+/// The manifest as given, or the one of this folder.
+fn manifest(given: Option<PathBuf>) -> PathBuf {
+    given.unwrap_or_else(|| PathBuf::from(MANIFEST))
+}

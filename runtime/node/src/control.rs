@@ -1,0 +1,262 @@
+//! What the admin API can ask of a running node.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use bellwether_core::command::{Answer, SwapOutcome as CoreOutcome};
+use bellwether_core::event::{Ask, Asker, Event, Source};
+use bellwether_core::id::{GroupName, NodeId};
+use bellwether_core::member::{Leader, Member};
+use bellwether_core::state::{Entry, StateOp, StateReply};
+use bellwether_core::status::{Role as CoreRole, SessionState as CoreSession, Status};
+use bellwether_core::time::Moment;
+use futures::FutureExt;
+use futures::future::BoxFuture;
+use tokio::sync::{mpsc, oneshot};
+
+use crate::admin::{
+    CallbackCounts, Control, ControlError, GroupStatus, NodeStatus, ReleaseStatus, Role, SessionState, SessionStatus,
+    SwapOutcome, SwapReport, SwapRequest, TaskCounts, WatchScope,
+};
+use crate::clock;
+use crate::driver::Inquiry;
+use crate::guests::Guests;
+use crate::shared::NodeShared;
+
+/// The node as the admin API sees it.
+pub(crate) struct NodeControl {
+    pub id: NodeId,
+    pub address: String,
+    pub coordinator: String,
+    pub started: Moment,
+    pub shared: Arc<NodeShared>,
+    pub guests: BTreeMap<GroupName, Arc<Guests>>,
+    pub inquiries: mpsc::Sender<Inquiry>,
+    /// The groups in the manifest's order.
+    pub order: Vec<GroupName>,
+}
+
+/// How long the status waits for the coordinator to say who leads.
+const LEADER_PATIENCE: Duration = Duration::from_secs(1);
+
+fn stopped() -> ControlError {
+    ControlError::Unavailable("the node has stopped".into())
+}
+
+fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+
+impl NodeControl {
+    async fn inquire(&self) -> Result<(Status, Moment), ControlError> {
+        let (reply, status) = oneshot::channel();
+        self.inquiries.send(Inquiry::Status(reply)).await.map_err(|_| stopped())?;
+        status.await.map_err(|_| stopped())
+    }
+
+    fn known(&self, group: &GroupName) -> Result<(), ControlError> {
+        if self.shared.groups.contains_key(group) {
+            return Ok(());
+        }
+        let known = self.order.iter().map(ToString::to_string).collect();
+        Err(ControlError::UnknownGroup { name: group.to_string(), known })
+    }
+
+    async fn ask(&self, group: &GroupName, ask: Ask) -> Result<Answer, ControlError> {
+        self.known(group)?;
+        self.shared.ask(group, Asker::Operator, ask).await.ok_or_else(stopped)
+    }
+
+    async fn leader(&self, group: &GroupName) -> Option<Leader> {
+        match tokio::time::timeout(LEADER_PATIENCE, self.ask(group, Ask::Leader)).await {
+            Ok(Ok(Answer::Leader(Ok(leader)))) => leader,
+            _ => None,
+        }
+    }
+
+    fn since(&self, at: Moment) -> u64 {
+        millis(at.since(self.started))
+    }
+
+    fn report(&self, outcome: CoreOutcome, at: Moment) -> Result<SwapReport, ControlError> {
+        let at_ms = self.since(at);
+        let bare = SwapReport {
+            release: None,
+            from: None,
+            outcome: SwapOutcome::Committed,
+            step: None,
+            reason: None,
+            at_ms,
+            pause_us: None,
+        };
+        match outcome {
+            CoreOutcome::Committed { from, to, pause } => {
+                let pause_us = u64::try_from(pause.as_micros()).ok();
+                Ok(SwapReport { release: Some(to), from, pause_us, ..bare })
+            }
+            CoreOutcome::Unchanged(release) => {
+                let reason = Some("this release runs already".to_owned());
+                Ok(SwapReport { from: Some(release.clone()), release: Some(release), reason, ..bare })
+            }
+            CoreOutcome::RolledBack(failure) => Ok(SwapReport {
+                outcome: SwapOutcome::RolledBack,
+                step: Some(failure.step),
+                reason: Some(failure.reason),
+                ..bare
+            }),
+            CoreOutcome::Refused(why) => Err(ControlError::Busy(why)),
+        }
+    }
+
+    async fn whole_status(&self) -> Result<NodeStatus, ControlError> {
+        let (status, now) = self.inquire().await?;
+        let mut groups = Vec::new();
+        for name in &self.order {
+            let Some(group) = status.groups.iter().find(|group| group.name == *name) else { continue };
+            groups.push(self.group_status(group).await);
+        }
+        Ok(NodeStatus {
+            node: self.id.clone(),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            uptime_ms: self.since(now),
+            address: self.address.clone(),
+            session: SessionStatus {
+                id: status.session.map(|session| session.to_string()),
+                state: match status.state {
+                    CoreSession::Connecting => SessionState::Connecting,
+                    CoreSession::Connected => SessionState::Connected,
+                    CoreSession::Disconnected => SessionState::Disconnected,
+                    CoreSession::Ended => SessionState::Ended,
+                },
+                timeout_ms: status.session.map(|_| millis(status.timeout)),
+                coordinator: self.coordinator.clone(),
+                last_error: status.trouble,
+            },
+            groups,
+        })
+    }
+
+    async fn group_status(&self, group: &bellwether_core::status::GroupStatus) -> GroupStatus {
+        let shared = self.shared.groups.get(&group.name);
+        let component =
+            self.guests.get(&group.name).and_then(|guests| guests.file()).map(|file| file.display().to_string());
+        let count = |of: fn(&crate::shared::Counts) -> &std::sync::atomic::AtomicU64| {
+            shared.map_or(0, |group| of(&group.counts).load(Ordering::Relaxed))
+        };
+        GroupStatus {
+            name: group.name.clone(),
+            role: match group.role {
+                CoreRole::Starting | CoreRole::Denied => Role::Starting,
+                CoreRole::Worker => Role::Worker,
+                CoreRole::Leader => Role::Leader,
+                CoreRole::Demoting => Role::Demoting,
+                CoreRole::SittingOut => Role::SittingOut,
+                CoreRole::Stopped => Role::Stopped,
+            },
+            epoch: group.epoch,
+            leader: self.leader(&group.name).await,
+            members: group.members.clone().unwrap_or_default(),
+            watch: match shared.map(|group| group.watch) {
+                Some(bellwether_core::config::Watch::All) => WatchScope::All,
+                _ => WatchScope::Leader,
+            },
+            release: group.release.as_ref().map(|(id, digest, since)| ReleaseStatus {
+                id: id.clone(),
+                digest: digest.to_string(),
+                component: component.unwrap_or_default(),
+                since_ms: self.since(*since),
+            }),
+            last_swap: group.last_swap.clone().and_then(|(outcome, at)| self.report(outcome, at).ok()),
+            tasks: TaskCounts {
+                in_flight: shared.and_then(|group| group.pool()).map_or(0, |pool| pool.in_flight() as u64),
+                done: count(|counts| &counts.done),
+                failed: count(|counts| &counts.failed),
+                refused: count(|counts| &counts.refused),
+            },
+            callbacks: CallbackCounts {
+                called: group.callbacks.called,
+                failed: group.callbacks.failed,
+                restarts: group.callbacks.restarts,
+            },
+            last_error: group.last_error.clone(),
+        }
+    }
+
+    async fn state(&self, group: &GroupName, op: StateOp) -> Result<StateReply, ControlError> {
+        match self.ask(group, Ask::State(op)).await? {
+            Answer::State(result) => result.map_err(ControlError::from),
+            _ => Err(stopped()),
+        }
+    }
+
+    /// Swaps to the component in `file`.
+    pub async fn swap_to(&self, group: &GroupName, file: PathBuf) -> Result<SwapReport, ControlError> {
+        match self.ask(group, Ask::Swap(Source::File(file))).await? {
+            Answer::Swapped(outcome) => self.report(outcome, clock::now()),
+            _ => Err(stopped()),
+        }
+    }
+}
+
+type Reply<'a, T> = BoxFuture<'a, Result<T, ControlError>>;
+
+impl Control for NodeControl {
+    fn node(&self) -> NodeId {
+        self.id.clone()
+    }
+
+    fn status(&self) -> Reply<'_, NodeStatus> {
+        self.whole_status().boxed()
+    }
+
+    fn members(&self, group: GroupName) -> Reply<'_, Vec<Arc<Member>>> {
+        async move {
+            self.known(&group)?;
+            Ok(self.shared.groups.get(&group).map(|group| group.members().to_vec()).unwrap_or_default())
+        }
+        .boxed()
+    }
+
+    fn swap(&self, group: GroupName, request: SwapRequest) -> Reply<'_, SwapReport> {
+        async move { self.swap_to(&group, request.component).await }.boxed()
+    }
+
+    fn resign(&self, group: GroupName) -> Reply<'_, ()> {
+        async move {
+            match self.ask(&group, Ask::Resign).await? {
+                Answer::Resigned(true) => Ok(()),
+                Answer::Resigned(false) => Err(ControlError::NotLeader { leader: self.leader(&group).await }),
+                _ => Err(stopped()),
+            }
+        }
+        .boxed()
+    }
+
+    fn state_list(&self, group: GroupName, prefix: String) -> Reply<'_, Vec<String>> {
+        async move {
+            match self.state(&group, StateOp::List(prefix)).await? {
+                StateReply::Keys(keys) => Ok(keys),
+                _ => Err(stopped()),
+            }
+        }
+        .boxed()
+    }
+
+    fn state_get(&self, group: GroupName, key: String) -> Reply<'_, Option<Entry>> {
+        async move {
+            match self.state(&group, StateOp::Get(key)).await? {
+                StateReply::Entry(entry) => Ok(entry),
+                _ => Err(stopped()),
+            }
+        }
+        .boxed()
+    }
+
+    fn stop(&self) {
+        let mailbox = self.shared.mailbox.clone();
+        tokio::spawn(async move { mailbox.send(Event::Shutdown).await });
+    }
+}

@@ -1,0 +1,202 @@
+//! What an instance of a guest may do, decided at each call.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use bellwether_core::command::Answer;
+use bellwether_core::config::Watch;
+use bellwether_core::event::{Ask, Asker};
+use bellwether_core::id::{Epoch, InstanceId, NodeId};
+use bellwether_core::member::{Leader, Member};
+use bellwether_core::state::{StateError, StateOp, StateReply};
+use bellwether_core::work::WorkError;
+use bellwether_guest::host::{Assignment, ClusterError, Host, LogLevel};
+use bytes::Bytes;
+use futures::FutureExt;
+use futures::future::BoxFuture;
+
+use crate::shared::{GroupShared, NodeShared};
+
+const STOPPED: &str = "the node has stopped";
+const RESTORING: &str = "effects are refused while a snapshot is taken or restored";
+
+/// The node as one instance sees it.
+pub(crate) struct InstanceHost {
+    pub node: Arc<NodeShared>,
+    pub group: Arc<GroupShared>,
+    /// The instance that hears the callbacks; none for one that does tasks.
+    pub instance: Option<InstanceId>,
+    /// Off while `snapshot` or `restore` runs, so that a restore that fails has done nothing.
+    pub effects: AtomicBool,
+}
+
+impl InstanceHost {
+    fn asker(&self) -> Asker {
+        self.instance.map_or(Asker::Worker, Asker::Guest)
+    }
+
+    /// The term that this instance may act in.
+    fn term(&self) -> Option<Epoch> {
+        self.instance.and_then(|_| self.group.gate.leading())
+    }
+
+    fn may_act(&self) -> bool {
+        self.effects.load(Ordering::Acquire)
+    }
+
+    async fn send_work(&self, assignment: Assignment, timeout: Duration) -> Result<Bytes, WorkError> {
+        if !self.may_act() {
+            return Err(WorkError::Other(RESTORING.into()));
+        }
+        let term = self.term();
+        if term.is_none() && self.group.watch == Watch::Leader {
+            return Err(WorkError::NotLeader);
+        }
+        if assignment.to == self.group.this.id {
+            return Err(WorkError::Other("a node cannot hand work to itself".into()));
+        }
+        let members = self.group.members();
+        let member = members.iter().find(|member| member.id == assignment.to).ok_or(WorkError::UnknownMember)?.clone();
+        let sending = self.node.peers.send(&member, &self.group.name, term, assignment.payload, timeout);
+        let Some(term) = term else { return sending.await };
+        tokio::select! {
+            biased;
+            () = self.group.gate.lost(term) => Err(WorkError::NotLeader),
+            answer = sending => match self.group.gate.leading() {
+                Some(now) if now == term => answer,
+                _ => Err(WorkError::NotLeader),
+            },
+        }
+    }
+
+    async fn ask_state(&self, op: StateOp) -> Result<StateReply, StateError> {
+        if !self.may_act() {
+            return Err(StateError::Other(RESTORING.into()));
+        }
+        let writes = matches!(op, StateOp::Put { .. } | StateOp::Delete { .. });
+        let term = self.term();
+        if writes && term.is_none() {
+            return Err(StateError::NotLeader);
+        }
+        let asking = self.node.ask(&self.group.name, self.asker(), Ask::State(op)).map(|answer| match answer {
+            Some(Answer::State(result)) => result,
+            _ => Err(StateError::Unavailable(STOPPED.into())),
+        });
+        let Some(term) = term else { return asking.await };
+        tokio::select! {
+            biased;
+            // An answer that is there is the truth, whatever came after.
+            answer = asking => answer,
+            () = self.group.gate.lost(term) => Err(StateError::NotLeader),
+        }
+    }
+}
+
+impl Host for InstanceHost {
+    fn this(&self) -> Arc<Member> {
+        self.group.this.clone()
+    }
+
+    fn members(&self) -> Arc<[Arc<Member>]> {
+        self.group.members()
+    }
+
+    fn leader(&self) -> BoxFuture<'_, Result<Option<Leader>, ClusterError>> {
+        async {
+            match self.node.ask(&self.group.name, self.asker(), Ask::Leader).await {
+                Some(Answer::Leader(result)) => result.map_err(ClusterError::Unavailable),
+                _ => Err(ClusterError::Unavailable(STOPPED.into())),
+            }
+        }
+        .boxed()
+    }
+
+    fn epoch(&self) -> Option<Epoch> {
+        self.term()
+    }
+
+    fn resign(&self) -> Result<(), ClusterError> {
+        if !self.may_act() {
+            return Err(ClusterError::Other(RESTORING.into()));
+        }
+        if self.term().is_none() {
+            return Err(ClusterError::NotLeader);
+        }
+        let (node, group, asker) = (self.node.clone(), self.group.name.clone(), self.asker());
+        tokio::spawn(async move { node.ask(&group, asker, Ask::Resign).await });
+        Ok(())
+    }
+
+    fn send(&self, assignment: Assignment, timeout: Duration) -> BoxFuture<'_, Result<Bytes, WorkError>> {
+        self.send_work(assignment, timeout).boxed()
+    }
+
+    fn state(&self, op: StateOp) -> BoxFuture<'_, Result<StateReply, StateError>> {
+        self.ask_state(op).boxed()
+    }
+
+    fn log(&self, level: LogLevel, context: &str, message: &str) {
+        let (node, group) = (self.group.this.id.as_str(), self.group.name.as_str());
+        let part = if self.instance.is_some() { "callbacks" } else { "tasks" };
+        macro_rules! say {
+            ($level:ident) => {
+                tracing::$level!(target: "guest", node, group, part, context, "{message}")
+            };
+        }
+        match level {
+            LogLevel::Trace => say!(trace),
+            LogLevel::Debug => say!(debug),
+            LogLevel::Info => say!(info),
+            LogLevel::Warn => say!(warn),
+            LogLevel::Error => say!(error),
+        }
+    }
+}
+
+/// The worker of a member, for a request from a peer.
+pub(crate) struct PeerTasks(pub Arc<NodeShared>);
+
+impl crate::peers::Tasks for PeerTasks {
+    fn handle(
+        &self,
+        group: bellwether_core::id::GroupName,
+        recipient: NodeId,
+        task: bellwether_core::work::Task,
+        deadline: Duration,
+    ) -> BoxFuture<'_, Result<Bytes, WorkError>> {
+        async move {
+            let group = self.0.groups.get(&group).ok_or(WorkError::UnknownMember)?;
+            if recipient != group.this.id {
+                return Err(WorkError::UnknownMember);
+            }
+            let refused = |error| {
+                group.counts.refused.fetch_add(1, Ordering::Relaxed);
+                Err(error)
+            };
+            match task.epoch {
+                Some(epoch) => {
+                    if let Err(error) = crate::shared::lock(&group.fence).admit(epoch) {
+                        return refused(error);
+                    }
+                }
+                None if group.watch == Watch::Leader => {
+                    return refused(WorkError::Other("in this group only the leader hands out work".into()));
+                }
+                None => {}
+            }
+            let Some(pool) = group.pool() else {
+                return refused(WorkError::Other("this member does no tasks: its component has no `worker`".into()));
+            };
+            let result = pool.handle(task, deadline).await;
+            let count = match &result {
+                Ok(_) => &group.counts.done,
+                Err(WorkError::Overloaded) => &group.counts.refused,
+                Err(_) => &group.counts.failed,
+            };
+            count.fetch_add(1, Ordering::Relaxed);
+            result
+        }
+        .boxed()
+    }
+}

@@ -1,0 +1,119 @@
+//! The manifest as the node uses it: checked, resolved and complete.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use bellwether_core::config::{FailurePolicy, TickConfig, Watch};
+use bellwether_core::id::{GroupName, NodeId};
+use bellwether_guest::grants::Grants;
+use bellwether_guest::limits::Limits;
+use secrecy::SecretString;
+
+use super::address::{Connect, HostPort};
+use crate::admin::AdminAddress;
+
+/// A whole manifest. All paths are absolute.
+#[derive(Debug, Clone)]
+pub struct Manifest {
+    /// Where it was read from.
+    pub path: PathBuf,
+    /// `[node]`
+    pub node: Node,
+    /// `[coordination]`
+    pub coordination: Coordination,
+    /// `[[group]]`, in the order in which they are written; never empty.
+    pub groups: Vec<Group>,
+}
+
+/// `[node]`: who this node is and where it listens.
+#[derive(Debug, Clone)]
+pub struct Node {
+    /// Its name.
+    pub id: NodeId,
+    /// What it tells other nodes to connect to. Port 0 stands for the port that `listen` is given at start.
+    pub advertise: HostPort,
+    /// What it listens on for other nodes. Port 0 takes a free port.
+    pub listen: HostPort,
+    /// The folder for what it keeps; may not exist yet.
+    pub data_dir: PathBuf,
+    /// Where the admin API listens.
+    pub admin: AdminAddress,
+    /// Mutual TLS between nodes.
+    pub tls: Option<Tls>,
+}
+
+/// `node.tls`: PEM files that exist.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Tls {
+    /// This node's certificate chain.
+    pub cert: PathBuf,
+    /// Its private key.
+    pub key: PathBuf,
+    /// The authorities that peers are checked against.
+    pub ca: PathBuf,
+}
+
+/// `[coordination]`: the coordinator and the session.
+#[derive(Debug, Clone)]
+pub struct Coordination {
+    /// Where the coordinator is.
+    pub connect: Connect,
+    /// The absolute znode path, below the chroot, that everything is kept under.
+    pub root: String,
+    /// The session timeout to ask for.
+    pub session_timeout: Duration,
+    /// The ensemble's `tickTime`.
+    pub tick_time: Duration,
+    /// Who this node is to ZooKeeper.
+    pub auth: Option<DigestAuth>,
+}
+
+/// An identity of ZooKeeper's scheme `digest`.
+#[derive(Debug, Clone)]
+pub struct DigestAuth {
+    /// The user.
+    pub user: String,
+    /// The password: not shown by `Debug`, not serialisable, wiped when dropped.
+    pub password: SecretString,
+}
+
+/// `[[group]]`: one group that this node takes part in.
+#[derive(Debug, Clone)]
+pub struct Group {
+    /// Its name, unique in the manifest.
+    pub name: GroupName,
+    /// The component's file.
+    pub component: PathBuf,
+    /// The guest's settings.
+    pub config: BTreeMap<String, String>,
+    /// The labels of this node's member.
+    pub labels: BTreeMap<String, String>,
+    /// Who watches the registry.
+    pub watch: Watch,
+    /// Whether a change of the component's file starts a swap.
+    pub watch_file: bool,
+    /// Whether this node stands for election.
+    pub candidate: bool,
+    /// How tasks are done.
+    pub worker: Worker,
+    /// When the guest ticks, if it exports `ticker`.
+    pub tick: TickConfig,
+    /// How much the guest may use.
+    pub limits: Limits,
+    /// What the guest may reach.
+    pub grants: Grants,
+    /// What happens when it fails.
+    pub on_failure: FailurePolicy,
+}
+
+/// `[group.worker]`: how tasks are done.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Worker {
+    /// Tasks that run at once; at least 1.
+    pub parallelism: u32,
+    /// Tasks that may wait.
+    pub queue: u32,
+    /// Another component for the tasks.
+    pub component: Option<PathBuf>,
+}

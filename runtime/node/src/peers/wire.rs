@@ -1,0 +1,152 @@
+//! What goes over the wire, and how it becomes the core's words.
+
+use std::time::Duration;
+
+use bellwether_core::id::Epoch;
+use bellwether_core::work::WorkError;
+use bytes::Bytes;
+
+use super::limits::MAX_TEXT;
+
+#[allow(missing_docs, unused_qualifications, clippy::all, reason = "generated from proto/peers.proto")]
+mod generated {
+    tonic::include_proto!("bellwether.peers.v1");
+}
+
+pub(super) use self::generated::handle_response::Outcome;
+pub(super) use self::generated::refusal::Kind;
+pub(super) use self::generated::workers_client::WorkersClient;
+pub(super) use self::generated::workers_server::{Workers, WorkersServer};
+pub(super) use self::generated::{HandleRequest, HandleResponse, Nothing, Refusal};
+
+/// The header that says how long the encoded request is.
+pub(super) const BYTES_HEADER: &str = "bellwether-bytes";
+
+/// The header of a refusal that says what would not have been too large.
+pub(super) const LIMIT_HEADER: &str = "bellwether-limit";
+
+/// The header of the deadline, gRPC's own.
+pub(super) const TIMEOUT_HEADER: &str = "grpc-timeout";
+
+/// What a message costs on the wire beyond its encoded length: gRPC's flag and length.
+pub(super) const PREFIX: usize = 5;
+
+/// Puts the outcome of a piece of work into words that the sender understands.
+pub(super) fn response(outcome: Result<Bytes, WorkError>) -> HandleResponse {
+    let outcome = match outcome {
+        Ok(answer) => Outcome::Answer(answer),
+        Err(error) => Outcome::Refusal(Refusal { kind: Some(kind(error)) }),
+    };
+    HandleResponse { outcome: Some(outcome) }
+}
+
+fn kind(error: WorkError) -> Kind {
+    match error {
+        WorkError::StaleEpoch(Epoch(seen)) => Kind::StaleEpoch(seen),
+        WorkError::Overloaded => Kind::Overloaded(Nothing {}),
+        WorkError::Failed(how) => Kind::Failed(shorten(how)),
+        WorkError::TimedOut => Kind::TimedOut(Nothing {}),
+        WorkError::TooLarge(limit) => Kind::TooLarge(limit),
+        WorkError::UnknownMember => Kind::UnknownMember(Nothing {}),
+        WorkError::NotLeader => Kind::NotLeader(Nothing {}),
+        WorkError::Other(what) => Kind::Other(shorten(what)),
+        // The sender did reach us: what we could not reach is no peer of the sender's.
+        error @ WorkError::Unreachable(_) => Kind::Other(shorten(error.to_string())),
+    }
+}
+
+/// The outcome that a peer's response stands for.
+pub(super) fn outcome(response: HandleResponse) -> Result<Bytes, WorkError> {
+    let kind = match response.outcome {
+        Some(Outcome::Answer(answer)) => return Ok(answer),
+        Some(Outcome::Refusal(refusal)) => refusal.kind,
+        None => None,
+    };
+    Err(match kind {
+        Some(Kind::StaleEpoch(seen)) => WorkError::StaleEpoch(Epoch(seen)),
+        Some(Kind::Overloaded(Nothing {})) => WorkError::Overloaded,
+        Some(Kind::Failed(how)) => WorkError::Failed(shorten(how)),
+        Some(Kind::TimedOut(Nothing {})) => WorkError::TimedOut,
+        Some(Kind::TooLarge(limit)) => WorkError::TooLarge(limit),
+        Some(Kind::UnknownMember(Nothing {})) => WorkError::UnknownMember,
+        Some(Kind::NotLeader(Nothing {})) => WorkError::NotLeader,
+        Some(Kind::Other(what)) => WorkError::Other(shorten(what)),
+        None => WorkError::Other("the peer refused for a reason that this version does not know".to_owned()),
+    })
+}
+
+/// Cuts a text that a guest or a peer made as long as it liked.
+pub(super) fn shorten(mut text: String) -> String {
+    if text.len() > MAX_TEXT {
+        text.truncate(text.floor_char_boundary(MAX_TEXT));
+        text.push('…');
+    }
+    text
+}
+
+/// Reads a `grpc-timeout`: at most eight digits and a unit. Nothing else is one.
+pub(super) fn parse_timeout(text: &str) -> Option<Duration> {
+    let (digits, unit) = text.split_at_checked(text.len().checked_sub(1)?)?;
+    if digits.is_empty() || digits.len() > 8 || !digits.bytes().all(|b| b.is_ascii_digit()) {
+        return None;
+    }
+    let amount: u64 = digits.parse().ok()?;
+    match unit {
+        "H" => Some(Duration::from_secs(amount * 3600)),
+        "M" => Some(Duration::from_secs(amount * 60)),
+        "S" => Some(Duration::from_secs(amount)),
+        "m" => Some(Duration::from_millis(amount)),
+        "u" => Some(Duration::from_micros(amount)),
+        "n" => Some(Duration::from_nanos(amount)),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_outcome_survives_the_wire() {
+        let outcomes = [
+            Ok(Bytes::from_static(b"answer")),
+            Ok(Bytes::new()),
+            Err(WorkError::StaleEpoch(Epoch(u64::MAX))),
+            Err(WorkError::Overloaded),
+            Err(WorkError::Failed("boom".into())),
+            Err(WorkError::TimedOut),
+            Err(WorkError::TooLarge(7)),
+            Err(WorkError::UnknownMember),
+            Err(WorkError::NotLeader),
+            Err(WorkError::Other("odd".into())),
+        ];
+        for expected in outcomes {
+            assert_eq!(outcome(response(expected.clone())), expected);
+        }
+    }
+
+    #[test]
+    fn a_response_without_meaning_is_an_error() {
+        assert!(matches!(outcome(HandleResponse { outcome: None }), Err(WorkError::Other(_))));
+        let unknown = HandleResponse { outcome: Some(Outcome::Refusal(Refusal { kind: None })) };
+        assert!(matches!(outcome(unknown), Err(WorkError::Other(_))));
+    }
+
+    #[test]
+    fn long_texts_are_cut_between_characters() {
+        let cut = shorten("ä".repeat(MAX_TEXT));
+        assert!(cut.len() <= MAX_TEXT + '…'.len_utf8() && cut.ends_with("ä…"));
+        assert_eq!(shorten("short".to_owned()), "short");
+    }
+
+    #[test]
+    fn timeouts_are_read_as_grpc_writes_them() {
+        assert_eq!(parse_timeout("1500m"), Some(Duration::from_millis(1500)));
+        assert_eq!(parse_timeout("99999999H"), Some(Duration::from_secs(99_999_999 * 3600)));
+        assert_eq!(parse_timeout("7u"), Some(Duration::from_micros(7)));
+        assert_eq!(parse_timeout("0n"), Some(Duration::ZERO));
+        for bad in ["", "S", "5", "123456789S", "-1S", "+1S", "1.5S", "5x", "5ä", "ä"] {
+            assert_eq!(parse_timeout(bad), None, "{bad:?}");
+        }
+    }
+}

@@ -1,0 +1,55 @@
+//! `bellwether run`: one node.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::future::BoxFuture;
+
+use crate::admin::AdminServer;
+use crate::driver::Ended;
+use crate::error::{NodeError, NodeErrorKind};
+use crate::manifest::Manifest;
+use crate::start::{Process, Running, coordinator};
+
+/// Ready when the node shall stop gracefully.
+pub type Shutdown = BoxFuture<'static, ()>;
+
+/// How long the admin API may finish its answers.
+pub(crate) const ADMIN_GRACE: Duration = Duration::from_secs(1);
+
+/// How a node is run.
+pub struct RunOptions {
+    /// When to stop.
+    pub shutdown: Shutdown,
+}
+
+/// Runs one node until `shutdown`; then it demotes its guests, drains its tasks, leaves its groups and closes its session.
+///
+/// # Errors
+/// When something that it needs is not there, or when the coordinator refuses it for good.
+pub async fn run(manifest: Manifest, options: RunOptions) -> Result<(), NodeError> {
+    let process = Process::new(&manifest.node.data_dir.join("compiled"))?;
+    let coordinator = coordinator(&manifest)?;
+    let mut node = Running::start(&process, &manifest, coordinator).await?;
+    let admin = AdminServer::bind(&manifest.node.admin, Arc::clone(&node.control) as _).await?;
+    tracing::info!(node = %manifest.node.id, admin = %admin.address(), address = %node.control.address, "started");
+    let mut shutdown = options.shutdown;
+    let ended = tokio::select! {
+        ended = node.ended() => ended,
+        () = &mut shutdown => {
+            tracing::info!(node = %manifest.node.id, "stopping: demoting, draining and leaving");
+            node.shut_down().await;
+            node.ended().await
+        }
+    };
+    admin.shutdown(ADMIN_GRACE).await;
+    node.close().await;
+    outcome(ended?)
+}
+
+pub(crate) fn outcome(ended: Ended) -> Result<(), NodeError> {
+    match ended {
+        Ended::Stopped | Ended::Crashed => Ok(()),
+        Ended::Refused(why) => Err(NodeError::new(NodeErrorKind::Coordinator, why)),
+    }
+}

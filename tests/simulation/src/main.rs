@@ -1,0 +1,79 @@
+//! Runs seeds, or replays one.
+
+#![expect(clippy::print_stdout, reason = "this is a program for people")]
+
+use std::process::ExitCode;
+use std::time::{Duration, Instant};
+
+use bellwether_simulation::{Options, run};
+use clap::Parser;
+
+/// Simulates Bellwether clusters under faults. Each seed is one run; the same seed gives the same run.
+#[derive(Parser)]
+struct Args {
+    /// How many seeds to run.
+    #[arg(long, default_value_t = 100)]
+    seeds: u64,
+    /// The first seed.
+    #[arg(long, default_value_t = 0)]
+    from: u64,
+    /// Stop after so many steps of all runs together, whatever the number of seeds.
+    #[arg(long)]
+    steps: Option<u64>,
+    /// How many nodes.
+    #[arg(long, default_value_t = 3)]
+    nodes: usize,
+    /// How many simulated seconds faults go on.
+    #[arg(long, default_value_t = 60)]
+    trouble: u64,
+    /// Say what happens, step by step.
+    #[arg(long)]
+    trace: bool,
+}
+
+#[expect(clippy::disallowed_methods, reason = "the time that simulating takes is not part of the simulation")]
+fn now() -> Instant {
+    Instant::now()
+}
+
+fn main() -> ExitCode {
+    let args = Args::parse();
+    let options = Options {
+        nodes: args.nodes,
+        trouble: Duration::from_secs(args.trouble),
+        trace: args.trace,
+        ..Options::default()
+    };
+    let started = now();
+    let (mut seeds, mut steps, mut elections, mut writes, mut swaps) = (0, 0, 0, 0, 0);
+    for seed in args.from.. {
+        if args.steps.map_or(seeds >= args.seeds, |most| steps >= most) {
+            break;
+        }
+        match run(seed, options) {
+            Ok(world) => {
+                seeds += 1;
+                steps += world.step;
+                elections += world.history.elections;
+                writes += world.history.accepted;
+                swaps += world.history.swaps;
+            }
+            Err(violation) => {
+                println!("{violation}");
+                println!(
+                    "replay: tests/simulate.sh --from {seed} --seeds 1 --nodes {} --trouble {} --trace",
+                    args.nodes, args.trouble
+                );
+                return ExitCode::FAILURE;
+            }
+        }
+    }
+    let took = started.elapsed();
+    let per_minute = 60.0 / took.as_secs_f64().max(0.001);
+    println!(
+        "{seeds} seeds and {steps} steps in {took:.1?} ({:.0} seeds and {:.0} steps a minute): {elections} elections, {writes} fenced writes and {swaps} swaps; every invariant held",
+        seeds as f64 * per_minute,
+        steps as f64 * per_minute
+    );
+    ExitCode::SUCCESS
+}
