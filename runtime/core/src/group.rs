@@ -262,7 +262,7 @@ impl Group {
 
     pub fn drained(&mut self, cx: &mut Cx<'_>) {
         self.stopping = Stopping::Done;
-        self.guest.drop_live(cx);
+        self.guest.end(cx);
     }
 
     pub fn connected(&mut self, cx: &mut Cx<'_>) {

@@ -129,6 +129,8 @@ pub(crate) struct Guest {
     pub swap: Option<Swap>,
     queued: Option<(RequestId, Source)>,
     stopping: bool,
+    /// Whether no instance is wanted any more.
+    ending: bool,
     pub counts: CallbackCounts,
     pub last_error: Option<String>,
     pub last_swap: Option<(SwapOutcome, Moment)>,
@@ -153,6 +155,7 @@ impl Guest {
             swap: None,
             queued: None,
             stopping: false,
+            ending: false,
             counts: CallbackCounts::default(),
             last_error: None,
             last_swap: None,
@@ -198,6 +201,12 @@ impl Guest {
     pub fn observers(&self) -> Vec<InstanceId> {
         let coming = self.swap.as_ref().filter(|swap| swap.holds()).map(|swap| swap.instance);
         self.live.as_ref().map(Live::id).into_iter().chain(coming).collect()
+    }
+
+    /// The node is leaving: the instance goes, and no other takes its place.
+    pub fn end(&mut self, cx: &mut Cx<'_>) {
+        self.ending = true;
+        self.drop_live(cx);
     }
 
     /// A key that an instance watches has changed. It is told when it is live, of the latest.
@@ -266,7 +275,11 @@ impl Guest {
             return self.present(cx, present);
         }
         let Some(live) = &self.live else {
-            if self.loading.is_none() && self.restart_at <= cx.now && self.swap.as_ref().is_none_or(Swap::preparing) {
+            if !self.ending
+                && self.loading.is_none()
+                && self.restart_at <= cx.now
+                && self.swap.as_ref().is_none_or(Swap::preparing)
+            {
                 let instance = cx.counters.instance();
                 self.loading = Some(instance);
                 let source = if self.counts.restarts == 0 { Source::Manifest } else { Source::Current };
@@ -317,7 +330,8 @@ impl Guest {
         let stop = present.demoting.as_ref().filter(|_| !self.demoted()).map(|(_, by)| *by);
         let idle = self.running.is_none();
         let tick = (idle && self.ticks(present)).then_some(self.tick_at);
-        let restart = (idle && self.live.is_none() && self.loading.is_none()).then_some(self.restart_at);
+        let restart =
+            (idle && !self.ending && self.live.is_none() && self.loading.is_none()).then_some(self.restart_at);
         [stop, tick, restart].into_iter().flatten().min()
     }
 

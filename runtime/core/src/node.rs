@@ -95,7 +95,13 @@ impl Node {
             }
             Event::Tick => self.with_all(now, &mut out, |_, _| {}),
         }
+        let unsure_before = self.link.giving_up.is_some();
         self.tend(now, &mut out);
+        if !unsure_before && self.link.giving_up.is_some() {
+            // Whoever leads by this session must be told before it is closed.
+            self.with_all(now, &mut out, |_, _| {});
+            self.tend(now, &mut out);
+        }
         self.finished |= out.iter().any(|command| matches!(command, Command::Finished { .. }));
         #[cfg(any(debug_assertions, test))]
         crate::invariant::check(self, now);

@@ -8,10 +8,10 @@ use futures::FutureExt;
 use futures::stream::{FuturesUnordered, StreamExt};
 use tokio::sync::oneshot;
 
-use crate::admin::{AdminOptions, AdminServer, Answer, Control, ControlError, Nodes};
+use crate::admin::{AdminAddress, AdminOptions, AdminServer, Answer, Control, ControlError, Nodes};
 use crate::driver::Ended;
 use crate::error::{NodeError, NodeErrorKind};
-use crate::manifest::{HostPort, Manifest};
+use crate::manifest::{ADMIN_SOCKET, HostPort, Manifest};
 use crate::run::{ADMIN_GRACE, Shutdown, outcome};
 use crate::shared::lock;
 use crate::start::{Process, Running, coordinator};
@@ -66,6 +66,9 @@ pub async fn dev(manifest: Manifest, options: DevOptions) -> Result<(), NodeErro
         })?;
     }
     let data = options.data.clone().unwrap_or_else(|| manifest.node.data_dir.clone());
+    if manifest.node.admin == AdminAddress::Unix(manifest.node.data_dir.join(ADMIN_SOCKET)) {
+        manifest.node.admin = AdminAddress::Unix(data.join(ADMIN_SOCKET));
+    }
     let process = Process::new(&data.join("compiled"))?;
     let coordinator = coordinator(&manifest)?;
     let residents = Arc::new(Residents::default());

@@ -39,6 +39,10 @@ pub struct Client {
     pub last_up: Moment,
     /// The same, the other way.
     pub last_down: Moment,
+    /// Whether its id has arrived.
+    pub opened: bool,
+    /// Something was lost on this connection, so that nothing that follows can arrive.
+    pub doomed: bool,
     /// Told to close, or at its end.
     pub over: bool,
 }
@@ -56,6 +60,8 @@ impl Client {
             pending: BTreeSet::new(),
             last_up: now,
             last_down: now,
+            opened: false,
+            doomed: false,
             over: false,
         }
     }

@@ -60,7 +60,9 @@ pub fn heal_all(world: &mut World) {
     world.set_quorum(true);
     for index in 0..world.nodes.len() {
         world.nodes[index].cable = Cable::WHOLE;
-        world.nodes[index].stale = None;
+        if world.nodes[index].stale.is_some() {
+            isolate_or_rejoin(world, index);
+        }
         if world.nodes[index].paused {
             world.resume(index);
         }

@@ -495,11 +495,13 @@ impl World {
         };
         client.connection += 1;
         client.connected = true;
+        client.doomed = false;
         client.heard = now;
         client.last_up = client.last_up.max(now);
         client.last_down = client.last_down.max(now);
         let generation = client.generation;
-        let event = match client.session {
+        // A session whose id never arrived is not known here; it runs out by itself.
+        let event = match client.session.filter(|_| client.opened) {
             None => {
                 let session = self.server.open(now, timeout);
                 client.session = Some(session);
@@ -539,7 +541,7 @@ impl World {
             {
                 // The server answers a dead session's packet by closing the connection.
                 client.heard = Moment::default();
-            } else if cable.up && cable.down && quorum {
+            } else if cable.up && cable.down && quorum && !client.doomed {
                 // A follower that is cut off from its leader answers pings all the same.
                 client.heard = now;
             }
@@ -574,10 +576,13 @@ impl World {
 
     fn arrive(&mut self, index: usize, connection: u64, tag: Tag, request: Request) {
         let node = &self.nodes[index];
-        let Some(client) = node.client.as_ref().filter(|client| client.connection == connection) else { return };
+        let Some(client) = node.client.as_ref().filter(|client| client.connection == connection && !client.doomed)
+        else {
+            return;
+        };
         let Some(session) = client.session else { return };
         if !node.cable.up || !self.quorum {
-            return;
+            return self.doom(index);
         }
         let result = match &node.stale {
             // Writes wait for a leader that cannot be reached; reads are answered from what there was.
@@ -600,9 +605,13 @@ impl World {
             }
         };
         self.fire();
-        let down = self.nodes[index].cable.down;
-        if down {
-            self.down(index, SessionEvent::Answered { tag, result });
+        self.down(index, SessionEvent::Answered { tag, result });
+    }
+
+    /// A packet was lost. The stream of a connection has no gaps: whatever comes behind is lost too, until both ends notice.
+    fn doom(&mut self, index: usize) {
+        if let Some(client) = &mut self.nodes[index].client {
+            client.doomed = true;
         }
     }
 
@@ -631,15 +640,18 @@ impl World {
 
     fn down_arrives(&mut self, index: usize, connection: u64, event: SessionEvent) {
         let now = self.now;
-        if !self.nodes[index].cable.down {
-            return;
-        }
+        let down = self.nodes[index].cable.down;
         let Some(client) =
             self.nodes[index].client.as_mut().filter(|client| client.connection == connection && client.connected)
         else {
             return;
         };
+        if !down || client.doomed {
+            client.doomed = true;
+            return;
+        }
         client.heard = now;
+        client.opened = true;
         if let SessionEvent::Answered { tag, .. } = &event
             && !client.pending.remove(tag)
         {

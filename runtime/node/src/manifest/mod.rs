@@ -30,6 +30,9 @@ pub use schema::schema;
 use check::{Context, Environment};
 use document::Places;
 
+/// The admin API's socket in the data folder, unless the manifest names another.
+pub(crate) const ADMIN_SOCKET: &str = "admin.sock";
+
 /// The largest manifest.
 const MAX_MANIFEST: u64 = 1 << 20;
 

@@ -67,7 +67,7 @@ pub(super) fn check(cx: &mut Context<'_>, raw: RawNode) -> Option<Node> {
     }
     let admin = match (raw.admin, &data_dir) {
         (Some(text), _) => admin(cx, &text),
-        (None, Some(data_dir)) => Some(AdminAddress::Unix(data_dir.join("admin.sock"))),
+        (None, Some(data_dir)) => Some(AdminAddress::Unix(data_dir.join(super::super::ADMIN_SOCKET))),
         (None, None) => None,
     };
     if let Some(AdminAddress::Unix(path)) = &admin
