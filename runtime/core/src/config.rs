@@ -15,6 +15,16 @@ pub enum Watch {
     All,
 }
 
+/// How the znodes of candidates are named, and with whom an election can be shared.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum ElectionFormat {
+    /// `<node-id>-<guid>-n_<seq>`.
+    #[default]
+    Bellwether,
+    /// As Apache Curator's `LeaderLatch` does: `_c_<uuid>-latch-<seq>`.
+    Curator,
+}
+
 /// When `on-tick` is called.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct TickConfig {
@@ -67,6 +77,10 @@ pub struct GroupConfig {
     pub name: GroupName,
     /// Whether this node stands for election.
     pub candidate: bool,
+    /// How the candidates' znodes are named.
+    pub election_format: ElectionFormat,
+    /// The znode that the candidates' znodes lie below, if not the group's own `election`.
+    pub election_path: Option<String>,
     /// Who watches the registry.
     pub watch: Watch,
     /// The labels of this node's member.
@@ -140,12 +154,12 @@ pub struct Paths {
 }
 
 impl Paths {
-    /// The paths of `group` below `root`.
+    /// The paths of `group` below `root`, with the election elsewhere if a path is given.
     #[must_use]
-    pub fn new(root: &str, group: &GroupName) -> Self {
+    pub fn new(root: &str, group: &GroupName, election: Option<&str>) -> Self {
         let group = format!("{root}/{group}");
         Self {
-            election: format!("{group}/election"),
+            election: election.map_or_else(|| format!("{group}/election"), ToOwned::to_owned),
             epoch: format!("{group}/epoch"),
             registry: format!("{group}/service_registry"),
             state: format!("{group}/state"),
@@ -153,10 +167,16 @@ impl Paths {
         }
     }
 
-    /// All of them, outermost first.
+    /// All of them, and what an election elsewhere lies below, outermost first.
     #[must_use]
-    pub fn all(&self) -> [&str; 5] {
-        [&self.group, &self.election, &self.epoch, &self.registry, &self.state]
+    pub fn all(&self) -> Vec<&str> {
+        let above = self.election.match_indices('/').skip(1).map(|(at, _)| &self.election[..at]);
+        let above = above.filter(|path| !self.group.starts_with(path));
+        [self.group.as_str()]
+            .into_iter()
+            .chain(above.filter(|path| *path != self.group))
+            .chain([self.election.as_str(), &self.epoch, &self.registry, &self.state])
+            .collect()
     }
 }
 
@@ -273,6 +293,15 @@ mod tests {
             seed: 0,
         };
         assert_eq!(config.base_paths(), ["/x", "/x/y", "/x/y/nodes"]);
+    }
+
+    #[test]
+    fn an_election_elsewhere_brings_its_parents() {
+        let group = GroupName::new("g").unwrap();
+        let own = Paths::new("/r", &group, None);
+        assert_eq!(own.all(), ["/r/g", "/r/g/election", "/r/g/epoch", "/r/g/service_registry", "/r/g/state"]);
+        let elsewhere = Paths::new("/r", &group, Some("/services/jobs/leader"));
+        assert_eq!(elsewhere.all()[..4], ["/r/g", "/services", "/services/jobs", "/services/jobs/leader"]);
     }
 
     #[test]

@@ -9,8 +9,8 @@
 use std::time::Duration;
 
 use crate::command::Level;
-use crate::config::Paths;
-use crate::id::{Epoch, GroupName, Guid, Tag};
+use crate::config::{ElectionFormat, Paths};
+use crate::id::{Epoch, GroupName, Guid, NodeId, Tag};
 use crate::link::{self, Cx, Owner};
 use crate::member::Leader;
 use crate::request::{CreateMode, Op, Reply, Request, RequestError};
@@ -45,7 +45,7 @@ pub(crate) enum Purpose {
     Sync,
 }
 
-/// The znode of a candidate: `<node-id>-<guid>-n_<seq>`.
+/// The znode of a candidate.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Candidate {
     pub name: String,
@@ -53,23 +53,46 @@ pub(crate) struct Candidate {
     pub seq: i64,
 }
 
-impl Candidate {
-    /// Takes the name apart; `None` for anything that is not a candidate of ours.
-    pub fn parse(name: &str) -> Option<Self> {
-        let (front, seq) = name.rsplit_once("-n_")?;
-        let digits = seq.strip_prefix('-').unwrap_or(seq);
-        if seq.len() < 10 || digits.is_empty() || !digits.bytes().all(|b| b.is_ascii_digit()) {
-            return None;
+impl ElectionFormat {
+    /// The name that a candidate's znode begins with; the server appends the counter.
+    fn prefix(self, id: &NodeId, guid: &Guid) -> String {
+        match self {
+            Self::Bellwether => format!("{id}-{guid}-n_"),
+            Self::Curator => {
+                let hex = guid.as_str();
+                let uuid = [&hex[..8], &hex[8..12], &hex[12..16], &hex[16..20], &hex[20..]].join("-");
+                format!("_c_{uuid}-latch-")
+            }
         }
-        let seq: i64 = seq.parse().ok()?;
-        // The server's counter is an i32 printed as it is: past 2^31 it goes on below zero, but it still goes on.
-        let seq = if (i64::from(i32::MIN)..0).contains(&seq) { seq + (1 << 32) } else { seq };
-        let (id, guid) = front.rsplit_once('-')?;
-        if id.is_empty() {
-            return None;
-        }
-        Some(Self { name: name.to_owned(), guid: Guid::new(guid)?, seq })
     }
+
+    /// Takes the name of a znode apart; `None` for anything that is not a candidate's.
+    pub(crate) fn parse(self, name: &str) -> Option<Candidate> {
+        let (guid, seq) = match self {
+            Self::Bellwether => {
+                let (front, seq) = name.rsplit_once("-n_")?;
+                let (id, guid) = front.rsplit_once('-')?;
+                (Guid::new(guid).filter(|_| !id.is_empty())?, seq)
+            }
+            Self::Curator => {
+                let (uuid, seq) = name.strip_prefix("_c_")?.rsplit_once("-latch-")?;
+                let shape = uuid.bytes().enumerate().all(|(at, b)| (b == b'-') == matches!(at, 8 | 13 | 18 | 23));
+                (Guid::new(&uuid.replace('-', "")).filter(|_| shape)?, seq)
+            }
+        };
+        Some(Candidate { name: name.to_owned(), guid, seq: parse_counter(seq)? })
+    }
+}
+
+/// The counter that the server appends to a sequential znode's name: at least ten characters, an i32 printed as it is. Past
+/// 2^31 it goes on below zero, but it still goes on.
+pub(crate) fn parse_counter(text: &str) -> Option<i64> {
+    let digits = text.strip_prefix('-').unwrap_or(text);
+    if text.len() < 10 || digits.is_empty() || !digits.bytes().all(|b| b.is_ascii_digit()) {
+        return None;
+    }
+    let counter: i64 = text.parse().ok()?;
+    Some(if (i64::from(i32::MIN)..0).contains(&counter) { counter + (1 << 32) } else { counter })
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -104,6 +127,7 @@ pub(crate) enum Phase {
 pub(crate) struct Election {
     group: GroupName,
     paths: Paths,
+    format: ElectionFormat,
     pub phase: Phase,
     /// Our znode in the present session, as far as we know.
     own: Option<Candidate>,
@@ -142,10 +166,11 @@ const UNSURE_MAX: u32 = 20;
 const COUNTER_WARNING: i64 = 1 << 30;
 
 impl Election {
-    pub fn new(group: GroupName, paths: Paths) -> Self {
+    pub fn new(group: GroupName, paths: Paths, format: ElectionFormat) -> Self {
         Self {
             group,
             paths,
+            format,
             phase: Phase::Unsure { at: Moment::default() },
             own: None,
             round: 0,
@@ -361,7 +386,7 @@ impl Election {
 
     fn join(&mut self, cx: &mut Cx<'_>) {
         let data = serde_json::json!({ "id": cx.node.id, "address": cx.node.address }).to_string();
-        let path = self.path(&format!("{}-{}-n_", cx.node.id, cx.node.guid));
+        let path = self.path(&self.format.prefix(&cx.node.id, &cx.node.guid));
         let request = Request::Create { path, data: data.into_bytes().into(), mode: CreateMode::EphemeralSequential };
         self.phase = Phase::Joining;
         self.ask(cx, Purpose::Join { round: self.round }, request);
@@ -404,8 +429,8 @@ impl Election {
         self.ask(cx, Purpose::Claim { round: self.round }, Request::Multi(operations));
     }
 
-    fn sort(names: &[String]) -> Vec<Candidate> {
-        let mut all: Vec<Candidate> = names.iter().filter_map(|name| Candidate::parse(name)).collect();
+    fn sort(&self, names: &[String]) -> Vec<Candidate> {
+        let mut all: Vec<Candidate> = names.iter().filter_map(|name| self.format.parse(name)).collect();
         all.sort_by_key(|candidate| candidate.seq);
         all
     }
@@ -450,7 +475,7 @@ impl Election {
             },
             Purpose::Inspect { round, name } if round == self.round => self.inspected(cx, &name, result),
             Purpose::Place { round } if round == self.round => match result {
-                Ok(Reply::Children(names)) => self.place(cx, &Self::sort(&names)),
+                Ok(Reply::Children(names)) => self.place(cx, &self.sort(&names)),
                 result => self.unclear(cx, &result),
             },
             Purpose::Predecessor { round } if round == self.round => match result {
@@ -505,7 +530,7 @@ impl Election {
     }
 
     fn surveyed(&mut self, cx: &mut Cx<'_>, names: &[String]) {
-        let all = Self::sort(names);
+        let all = self.sort(names);
         let carry_our_guid: Vec<Candidate> = all.iter().filter(|one| one.guid == cx.node.guid).cloned().collect();
         for candidate in &carry_our_guid {
             let purpose = Purpose::Inspect { round: self.round, name: candidate.name.clone() };
@@ -528,7 +553,7 @@ impl Election {
         if let Phase::Surveying { inspecting, ours, .. } = &mut self.phase {
             *inspecting -= 1;
             if ours_now {
-                ours.extend(Candidate::parse(name));
+                ours.extend(self.format.parse(name));
             }
         }
         self.surveyed_all(cx);
@@ -560,7 +585,7 @@ impl Election {
             result if round == self.round => return self.unclear(cx, &result),
             _ => return,
         };
-        let Some(candidate) = created.rsplit('/').next().and_then(Candidate::parse) else {
+        let Some(candidate) = created.rsplit('/').next().and_then(|name| self.format.parse(name)) else {
             return self.again_later(cx, "the server named our znode in a way that was not expected");
         };
         if round != self.round {
@@ -666,7 +691,7 @@ impl Election {
 pub(crate) fn leader_of(data: &[u8], mzxid: i64) -> Option<Leader> {
     #[derive(serde::Deserialize)]
     struct Claim {
-        id: crate::id::NodeId,
+        id: NodeId,
         address: String,
     }
     let claim: Claim = serde_json::from_slice(data).ok()?;
@@ -681,7 +706,7 @@ mod tests {
 
     #[test]
     fn the_names_of_candidates_are_read_strictly() {
-        let parse = |name: &str| Candidate::parse(name).map(|candidate| candidate.seq);
+        let parse = |name: &str| ElectionFormat::Bellwether.parse(name).map(|candidate| candidate.seq);
         assert_eq!(parse(&format!("a-{GUID}-n_0000000007")), Some(7));
         assert_eq!(parse(&format!("a-b-c-{GUID}-n_2147483647")), Some(2_147_483_647));
         assert_eq!(parse(&format!("a-{GUID}-n_-2147483648")), Some(2_147_483_648));
@@ -704,7 +729,24 @@ mod tests {
     #[test]
     fn the_order_is_that_of_the_suffix_alone() {
         let names = [format!("b-{GUID}-n_0000000009"), "x".to_owned(), format!("a-{GUID}-n_0000000010")];
-        let order: Vec<i64> = Election::sort(&names).iter().map(|candidate| candidate.seq).collect();
+        let group = GroupName::new("g").unwrap();
+        let election = Election::new(group.clone(), Paths::new("", &group, None), ElectionFormat::Bellwether);
+        let order: Vec<i64> = election.sort(&names).iter().map(|candidate| candidate.seq).collect();
         assert_eq!(order, [9, 10]);
+    }
+
+    #[test]
+    fn curators_names_are_read_and_made() {
+        let uuid = "01234567-89ab-cdef-0123-456789abcdef";
+        let guid = Guid::new(GUID).unwrap();
+        let prefix = ElectionFormat::Curator.prefix(&NodeId::new("a").unwrap(), &guid);
+        assert_eq!(prefix, format!("_c_{uuid}-latch-"));
+        let candidate = ElectionFormat::Curator.parse(&format!("{prefix}0000000012")).unwrap();
+        assert_eq!((candidate.guid, candidate.seq), (guid, 12));
+        for foreign in
+            [format!("_c_{GUID}-latch-0000000001"), format!("_c_{uuid}-lock-0000000001"), "latch-0000000001".into()]
+        {
+            assert_eq!(ElectionFormat::Curator.parse(&foreign), None, "{foreign}");
+        }
     }
 }

@@ -54,11 +54,11 @@ pub(crate) struct Group {
 
 impl Group {
     pub fn new(node: &NodeConfig, config: GroupConfig) -> Self {
-        let paths = Paths::new(&node.root, &config.name);
+        let paths = Paths::new(&node.root, &config.name, config.election_path.as_deref());
         let name = config.name.clone();
         Self {
             member: Member { id: node.id.clone(), address: node.address.clone(), labels: config.labels.clone() },
-            election: Election::new(name.clone(), paths.clone()),
+            election: Election::new(name.clone(), paths.clone(), config.election_format),
             registry: Registry::new(name.clone(), &paths),
             guest: Guest::new(name.clone(), config.tick, config.callback, config.on_failure),
             store: Store::new(name, paths),

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::config::Paths;
+use crate::election::parse_counter;
 use crate::id::{GroupName, NodeId, SessionId, Tag};
 use crate::link::{self, Cx, Owner};
 use crate::member::{Member, MembershipChange};
@@ -414,12 +415,7 @@ pub(crate) enum Outcome {
 }
 
 fn seq_of(name: &str) -> Option<i64> {
-    let digits = name.strip_prefix(PREFIX)?;
-    if digits.len() < 10 {
-        return None;
-    }
-    let seq: i64 = digits.parse().ok()?;
-    Some(if (i64::from(i32::MIN)..0).contains(&seq) { seq + (1 << 32) } else { seq })
+    parse_counter(name.strip_prefix(PREFIX)?)
 }
 
 /// What leads from what an instance was told to what is.

@@ -1,5 +1,6 @@
 //! What an instance of a guest may do, decided at each call.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -20,6 +21,19 @@ use crate::shared::{GroupShared, NodeShared};
 
 const STOPPED: &str = "the node has stopped";
 const RESTORING: &str = "effects are refused while a snapshot is taken or restored";
+
+/// A guest's text without control characters: it must not forge lines or colours in the node's log.
+fn printable(text: &str) -> Cow<'_, str> {
+    if !text.contains(|c: char| c.is_control() && c != '\t') {
+        return Cow::Borrowed(text);
+    }
+    let shown = text.chars().map(|c| match c {
+        '\t' => c.to_string(),
+        c if c.is_control() => c.escape_default().to_string(),
+        c => c.to_string(),
+    });
+    Cow::Owned(shown.collect())
+}
 
 /// The node as one instance sees it.
 pub(crate) struct InstanceHost {
@@ -138,10 +152,11 @@ impl Host for InstanceHost {
 
     fn log(&self, level: LogLevel, context: &str, message: &str) {
         let (node, group) = (self.group.this.id.as_str(), self.group.name.as_str());
+        let (context, message) = (printable(context), printable(message));
         let part = if self.instance.is_some() { "callbacks" } else { "tasks" };
         macro_rules! say {
             ($level:ident) => {
-                tracing::$level!(target: "guest", node, group, part, context, "{message}")
+                tracing::$level!(target: "guest", node, group, part, context = &*context, "{message}")
             };
         }
         match level {
@@ -198,5 +213,16 @@ impl crate::peers::Tasks for PeerTasks {
             result
         }
         .boxed()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_guest_cannot_forge_log_lines() {
+        assert_eq!(printable("all is well\tünïcode"), "all is well\tünïcode");
+        assert_eq!(printable("a\nERROR b\u{1b}[31m"), "a\\nERROR b\\u{1b}[31m");
     }
 }

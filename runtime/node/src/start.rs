@@ -297,6 +297,8 @@ fn core(manifest: &Manifest, identity: &Identity, address: &str) -> Result<Node,
     let groups = manifest.groups.iter().map(|group| GroupConfig {
         name: group.name.clone(),
         candidate: group.candidate,
+        election_format: group.election_format,
+        election_path: group.election_path.clone(),
         watch: group.watch,
         labels: group.labels.clone(),
         tick: Some(group.tick),

@@ -10,7 +10,8 @@ use std::time::Duration;
 use bellwether_core::config::{FailurePolicy, Watch};
 use bellwether_guest::grants::{FileMode, FolderGrant, Grants, StateGrant};
 use bellwether_guest::limits::Limits;
-use bellwether_node::manifest::{AdminAddress, Connect, HostPort, Manifest, schema};
+use bellwether_node::admin::AdminAddress;
+use bellwether_node::manifest::{Connect, HostPort, Manifest, schema};
 use serde_json::Value;
 
 fn package() -> PathBuf {

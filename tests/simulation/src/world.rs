@@ -7,7 +7,7 @@ use std::time::Duration;
 use bellwether_coordination::memory::Server;
 use bellwether_core::callback::{CallFailure, Callback, Exports, PrepareFailure, Prepared, Returned, Step};
 use bellwether_core::command::{Answer, Command, SwapOutcome};
-use bellwether_core::config::{FailurePolicy, GroupConfig, NodeConfig, StateAccess, TickConfig, Watch};
+use bellwether_core::config::{ElectionFormat, FailurePolicy, GroupConfig, NodeConfig, StateAccess, TickConfig, Watch};
 use bellwether_core::event::{Ask, Asker, Event, SessionEvent, Source};
 use bellwether_core::id::{
     CallId, Epoch, Generation, GroupName, Guid, InstanceId, NodeId, ReleaseId, RequestId, SessionId, Tag,
@@ -289,6 +289,8 @@ impl World {
         let group = GroupConfig {
             name: group(),
             candidate: true,
+            election_format: ElectionFormat::Bellwether,
+            election_path: None,
             watch: if self.seed.is_multiple_of(3) { Watch::All } else { Watch::Leader },
             labels: BTreeMap::new(),
             tick: Some(TickConfig { every: Duration::from_millis(700), always: false }),

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use bellwether_core::config::{FailurePolicy, TickConfig, Watch};
+use bellwether_core::config::{ElectionFormat, FailurePolicy, TickConfig, Watch};
 use bellwether_core::id::{GroupName, NodeId};
 use bellwether_guest::grants::Grants;
 use bellwether_guest::limits::Limits;
@@ -95,6 +95,10 @@ pub struct Group {
     pub watch_file: bool,
     /// Whether this node stands for election.
     pub candidate: bool,
+    /// How the candidates' znodes are named.
+    pub election_format: ElectionFormat,
+    /// The znode that they lie in, if not the group's own.
+    pub election_path: Option<String>,
     /// How tasks are done.
     pub worker: Worker,
     /// When the guest ticks, if it exports `ticker`.

@@ -139,6 +139,12 @@ pub(super) struct RawGroup {
     /// Whether this node stands for election. With `false` it is always a worker.
     #[schemars(extend("default" = true))]
     pub candidate: Option<bool>,
+    /// How the candidates' znodes are named. `"curator"` shares the election with Curator's `LeaderLatch`.
+    #[schemars(extend("default" = "bellwether"))]
+    pub election_format: Option<RawElectionFormat>,
+    /// The znode, below the chroot, that the candidates' znodes lie in. Default: `election` in the group's own.
+    #[schemars(extend("examples" = ["/services/indexer/leader"]))]
+    pub election_path: Option<String>,
     /// How this node does the tasks that the leader sends.
     pub worker: Option<RawWorker>,
     /// When `ticker.on-tick` is called, if the component exports it.
@@ -173,6 +179,16 @@ pub(super) enum RawWatch {
     Leader,
     /// Every node, which makes the group peer to peer.
     All,
+}
+
+/// How the candidates' znodes are named.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub(super) enum RawElectionFormat {
+    /// `<node-id>-<guid>-n_<seq>`.
+    Bellwether,
+    /// `_c_<uuid>-latch-<seq>`, as Curator's `LeaderLatch` names them.
+    Curator,
 }
 
 /// How this node does the tasks that the leader sends.

@@ -5,16 +5,17 @@ use std::num::NonZero;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use bellwether_core::config::{FailurePolicy, TickConfig, Watch};
+use bellwether_core::config::{ElectionFormat, FailurePolicy, TickConfig, Watch};
 use bellwether_core::id::GroupName;
 use bellwether_guest::grants::{FileMode, FolderGrant, Grants, StateGrant};
 use bellwether_guest::limits::Limits;
 
+use super::super::address;
 use super::super::document::child;
 use super::super::model::{Group, Worker};
 use super::super::raw::{
-    RawEnv, RawFileMode, RawFolder, RawGrants, RawGroup, RawLimits, RawOnFailure, RawSetting, RawStateGrant, RawTick,
-    RawTickWhen, RawWatch, RawWorker,
+    RawElectionFormat, RawEnv, RawFileMode, RawFolder, RawGrants, RawGroup, RawLimits, RawOnFailure, RawSetting,
+    RawStateGrant, RawTick, RawTickWhen, RawWatch, RawWorker,
 };
 use super::{Context, DAY, HOUR, MILLISECOND};
 
@@ -91,12 +92,32 @@ fn check(cx: &mut Context<'_>, at: &str, name: Option<GroupName>, raw: RawGroup)
         }),
         watch_file: raw.watch_file.unwrap_or(true),
         candidate: raw.candidate.unwrap_or(true),
+        election_format: raw.election_format.map_or_else(ElectionFormat::default, |format| match format {
+            RawElectionFormat::Bellwether => ElectionFormat::Bellwether,
+            RawElectionFormat::Curator => ElectionFormat::Curator,
+        }),
+        election_path: election_path(cx, &child(at, "election_path"), raw.election_path),
         worker,
         tick,
         limits,
         grants,
         on_failure,
     })
+}
+
+fn election_path(cx: &mut Context<'_>, at: &str, path: Option<String>) -> Option<String> {
+    let path = path?;
+    match address::check_znode(&path) {
+        Ok(()) => Some(path),
+        Err(why) => {
+            cx.tell(
+                cx.problem(at, format!("`{at}` is not the absolute path of a znode: {path:?}"))
+                    .because(format!("it {why}"))
+                    .help("write an absolute path, as in `election_path = \"/services/indexer/leader\"`"),
+            );
+            None
+        }
+    }
 }
 
 fn config(cx: &mut Context<'_>, at: &str, raw: BTreeMap<String, RawSetting>) -> BTreeMap<String, String> {
