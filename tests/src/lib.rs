@@ -1,4 +1,12 @@
 //! Test support.
 
+pub mod checker;
+pub mod cli;
+pub mod cluster;
 pub mod guests;
+pub mod measure;
+pub mod net;
+pub mod peers_tools;
+pub mod proxy;
+pub mod znodes;
 pub mod zookeeper;

@@ -13,6 +13,8 @@ use anyhow::{Context, Result, bail, ensure};
 use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 
+use crate::net::Net;
+
 const JARS: [&str; 2] = ["/usr/share/java/zookeeper.jar", "/usr/share/java/slf4j-simple.jar"];
 const INSTALL: &str = "apt-get install -y --no-install-recommends zookeeper";
 /// How long a server may take until it answers.
@@ -49,6 +51,8 @@ impl Default for Options {
 pub struct Server {
     address: SocketAddr,
     folder: TempDir,
+    /// The command that runs it somewhere else, see [`Net::enter`].
+    enter: Vec<String>,
     process: Option<Process>,
 }
 
@@ -102,11 +106,11 @@ impl Server {
             writeln!(config, "{line}")?;
         }
         std::fs::write(folder.path().join("zoo.cfg"), config)?;
-        Ok(Self { address: SocketAddr::new(IpAddr::V4(host), port), folder, process: None })
+        Ok(Self { address: SocketAddr::new(IpAddr::V4(host), port), folder, enter: Vec::new(), process: None })
     }
 
     fn launch(&mut self) -> Result<()> {
-        self.process = Some(Process::spawn(&self.folder.path().join("zoo.cfg"), &self.log_path())?);
+        self.process = Some(Process::spawn(&self.enter, &self.folder.path().join("zoo.cfg"), &self.log_path())?);
         Ok(())
     }
 
@@ -262,21 +266,42 @@ impl Ensemble {
     }
 
     fn prepare(options: &Options) -> Result<Self> {
-        let mut quorum = String::new();
         let mut places = Vec::new();
         for id in 1..=3 {
             let host = Ipv4Addr::new(127, 0, 0, id);
-            let [client, peer, election] = free_ports(host)?;
+            places.push((host, free_ports(host)?));
+        }
+        Self::place(&places, options)
+    }
+
+    /// Servers at these addresses, with the ports for clients, for followers and for elections.
+    fn place(places: &[(Ipv4Addr, [u16; 3])], options: &Options) -> Result<Self> {
+        let mut quorum = String::new();
+        for (id, (host, [_, peer, election])) in (1..).zip(places) {
             writeln!(quorum, "server.{id}={host}:{peer}:{election}")?;
-            places.push((id, host, client));
         }
         let mut servers = Vec::new();
-        for (id, host, client) in places {
-            let server = Server::prepare(host, client, options, &quorum)?;
-            std::fs::write(server.folder.path().join("data/myid"), id.to_string())?;
+        for (id, (host, [client, ..])) in (1..).zip(places) {
+            let server = Server::prepare(*host, *client, options, &quorum)?;
+            std::fs::write(server.folder.path().join("data/myid"), format!("{id}"))?;
             servers.push(server);
         }
         Ok(Self { servers })
+    }
+
+    /// Starts three servers, each on its own host of `net`, and waits until they have elected their leader.
+    ///
+    /// # Errors
+    /// As [`Server::start`].
+    pub fn start_on(net: &Net, options: &Options) -> Result<Self> {
+        // Whoever has a network of their own has all ports to themselves.
+        let places: Vec<_> = (0..3).map(|host| (net.address(host), [2181, 2888, 3888])).collect();
+        let mut ensemble = Self::place(&places, options)?;
+        for (host, server) in ensemble.servers.iter_mut().enumerate() {
+            server.enter = net.enter(host);
+        }
+        ensemble.launch()?;
+        Ok(ensemble)
     }
 
     fn launch(&mut self) -> Result<()> {
@@ -342,10 +367,11 @@ kill -9 $! 2>/dev/null
 wait"#;
 
 impl Process {
-    fn spawn(config: &Path, log: &Path) -> Result<Self> {
+    fn spawn(enter: &[String], config: &Path, log: &Path) -> Result<Self> {
         let mut shell = Command::new("sh")
             .args(["-c", SUPERVISE, "sh"])
             .arg(log)
+            .args(enter)
             .args(["java", "-Xms16m", "-Xmx256m", "-Xss256k", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1"])
             .args(["-XX:-UsePerfData", "-Djava.net.preferIPv4Stack=true", "-Dzookeeper.admin.enableServer=false"])
             .args(["-Dzookeeper.extendedTypesEnabled=true", "-Dzookeeper.4lw.commands.whitelist=*"])

@@ -50,6 +50,8 @@ impl Control for Scripted {
             watch: WatchScope::Leader,
             release: None,
             last_swap: None,
+            probation: false,
+            history: Vec::new(),
             tasks: TaskCounts::default(),
             callbacks: CallbackCounts::default(),
             last_error: None,
@@ -90,6 +92,8 @@ impl Control for Scripted {
                 reason: (!good).then(|| "no lifecycle".to_owned()),
                 at_ms: 1,
                 pause_us: good.then_some(90),
+                rollback: false,
+                steps: Vec::new(),
             };
             self.answer(&group, report).await
         })

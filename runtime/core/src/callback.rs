@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
@@ -161,6 +162,8 @@ pub struct Prepared {
     pub digest: Arc<str>,
     /// What it exports.
     pub exports: Exports,
+    /// How long each step of its preparation took.
+    pub took: Arc<[(Step, Duration)]>,
 }
 
 /// How far the preparation of a release got before it failed.
@@ -181,6 +184,8 @@ pub enum Step {
     Restore,
     /// Telling the new instance of the present.
     Present,
+    /// Serving for a while without failing.
+    Probation,
 }
 
 impl fmt::Display for Step {
@@ -193,6 +198,7 @@ impl fmt::Display for Step {
             Self::Snapshot => "snapshot",
             Self::Restore => "restore",
             Self::Present => "present",
+            Self::Probation => "probation",
         })
     }
 }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::callback::{Callback, PrepareFailure};
+use crate::callback::{Callback, PrepareFailure, Step};
 use crate::event::Source;
 use crate::id::{CallId, Epoch, Generation, GroupName, InstanceId, ReleaseId, RequestId, Tag};
 use crate::member::{Leader, Member};
@@ -59,6 +59,25 @@ pub enum SwapOutcome {
     RolledBack(PrepareFailure),
     /// Nothing was tried.
     Refused(String),
+}
+
+/// A swap that has ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SwapRecord {
+    /// The release that was to take over, if it came so far as to have an id.
+    pub release: Option<ReleaseId>,
+    /// The one that ran when it began.
+    pub from: Option<ReleaseId>,
+    /// Whether the node went back by itself, and did not follow anybody's wish.
+    pub rollback: bool,
+    /// How it ended.
+    pub outcome: SwapOutcome,
+    /// When it was asked for.
+    pub began: Moment,
+    /// When it ended.
+    pub ended: Moment,
+    /// How long each step took.
+    pub steps: Vec<(Step, Duration)>,
 }
 
 /// The answer to an [`crate::event::Ask`].

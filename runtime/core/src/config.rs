@@ -46,11 +46,27 @@ pub enum StateAccess {
     All,
 }
 
+/// What to do when restarting a guest did not help.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum LastResort {
+    /// Go on restarting it.
+    Restart,
+    /// Go back to the release before, if there was one since the node started; otherwise resign.
+    Rollback,
+    /// Give leadership up, and stay out of the election for a while.
+    #[default]
+    Resign,
+    /// Leave the group.
+    Stop,
+}
+
 /// What to do about a guest that fails.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct FailurePolicy {
-    /// So many restarts in a row for the same callback, then a leader resigns.
+    /// So many restarts in a row for the same callback, then the last resort.
     pub restarts: u32,
+    /// What comes after that.
+    pub then: LastResort,
     /// The pause before the first restart; it doubles with each.
     pub backoff: Duration,
     /// The longest pause.
@@ -63,10 +79,26 @@ impl Default for FailurePolicy {
     fn default() -> Self {
         Self {
             restarts: 3,
+            then: LastResort::default(),
             backoff: Duration::from_millis(100),
             backoff_max: Duration::from_secs(10),
             sit_out: Duration::from_secs(30),
         }
+    }
+}
+
+/// How a new release proves itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Probation {
+    /// How long it is on probation after it took over; zero for none.
+    pub lasts: Duration,
+    /// So many callbacks may fail in that time; one more takes the group back to the release before.
+    pub failures: u32,
+}
+
+impl Default for Probation {
+    fn default() -> Self {
+        Self { lasts: Duration::from_secs(10), failures: 0 }
     }
 }
 
@@ -91,6 +123,8 @@ pub struct GroupConfig {
     pub callback: Duration,
     /// What to do about failures.
     pub on_failure: FailurePolicy,
+    /// How a new release proves itself.
+    pub probation: Probation,
     /// Who may use the state.
     pub state: StateAccess,
 }
@@ -223,6 +257,48 @@ impl Timing {
             return Err(TooShort { timeout, tick_time, least });
         }
         Ok(Self { timeout, lease, demoted, heartbeat: timeout / 6 })
+    }
+}
+
+/// What keeps leadership safe. Each can be taken away alone, to show that a simulation notices.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Safeguard {
+    /// A claim and every fenced write check the own znode, and a write the epoch.
+    Proof,
+    /// Leadership ends 2/3 `T` after the last acknowledged write was sent.
+    Lease,
+    /// A znode counts as ours only if its ephemeralOwner is our session.
+    Owner,
+    /// Candidates are ordered by their suffix alone.
+    SuffixOrder,
+}
+
+/// The safeguards that are in force: all of them, always. Only with the feature `mutations`, which the simulation asks for, can a
+/// node be made that lacks one; without it this is an empty value and every question about it is answered when it is compiled.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Safeguards {
+    #[cfg(feature = "mutations")]
+    missing: Option<Safeguard>,
+}
+
+impl Safeguards {
+    /// All but one.
+    #[cfg(feature = "mutations")]
+    #[must_use]
+    pub const fn without(missing: Safeguard) -> Self {
+        Self { missing: Some(missing) }
+    }
+
+    /// Whether a safeguard is in force.
+    #[must_use]
+    pub fn hold(self, which: Safeguard) -> bool {
+        #[cfg(feature = "mutations")]
+        return self.missing != Some(which);
+        #[cfg(not(feature = "mutations"))]
+        {
+            let _ = which;
+            true
+        }
     }
 }
 

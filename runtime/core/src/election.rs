@@ -9,8 +9,8 @@
 use std::time::Duration;
 
 use crate::command::Level;
-use crate::config::{ElectionFormat, Paths};
-use crate::id::{Epoch, GroupName, Guid, NodeId, Tag};
+use crate::config::{ElectionFormat, Paths, Safeguard, Safeguards};
+use crate::id::{Epoch, GroupName, Guid, NodeId, SessionId, Tag};
 use crate::link::{self, Cx, Owner};
 use crate::member::Leader;
 use crate::request::{CreateMode, Op, Reply, Request, RequestError};
@@ -63,6 +63,14 @@ impl ElectionFormat {
                 let uuid = [&hex[..8], &hex[8..12], &hex[12..16], &hex[16..20], &hex[20..]].join("-");
                 format!("_c_{uuid}-latch-")
             }
+        }
+    }
+
+    /// What a candidate's znode holds: who it is. Curator takes all of it for the participant's id.
+    fn data(self, id: &NodeId, address: &str) -> String {
+        match self {
+            Self::Bellwether => serde_json::json!({ "id": id, "address": address }).to_string(),
+            Self::Curator => id.to_string(),
         }
     }
 
@@ -140,6 +148,7 @@ pub(crate) struct Election {
     warned_counter: bool,
     /// Whether this node shall be in, as of the last [`Self::drive`].
     wanted: bool,
+    pub safeguards: Safeguards,
 }
 
 /// What the group must do about an answer.
@@ -179,6 +188,7 @@ impl Election {
             parents: false,
             warned_counter: false,
             wanted: false,
+            safeguards: Safeguards::default(),
         }
     }
 
@@ -197,12 +207,29 @@ impl Election {
     /// What a fenced write checks: our own znode, and that nobody has claimed since.
     pub fn fence(&self) -> Option<[Op; 2]> {
         match (&self.phase, &self.own) {
-            (Phase::Leading { version, .. }, Some(own)) => Some([
-                Op::Check { path: self.path(&own.name), version: None },
-                Op::Check { path: self.paths.epoch.clone(), version: Some(*version) },
-            ]),
+            (Phase::Leading { version, .. }, Some(own)) => {
+                let version = self.safeguards.hold(Safeguard::Proof).then_some(*version);
+                Some([self.standing(own), Op::Check { path: self.paths.epoch.clone(), version }])
+            }
             _ => None,
         }
+    }
+
+    /// The check that our znode is still there.
+    fn standing(&self, own: &Candidate) -> Op {
+        let proof = self.safeguards.hold(Safeguard::Proof);
+        let path = if proof { self.path(&own.name) } else { self.paths.election.clone() };
+        Op::Check { path, version: None }
+    }
+
+    /// Whether `one` stands before `other`.
+    fn before(&self, one: &Candidate, other: &Candidate) -> bool {
+        if self.safeguards.hold(Safeguard::SuffixOrder) { one.seq < other.seq } else { one.name < other.name }
+    }
+
+    /// Whether a znode that carries our guid belongs to the present session.
+    fn is_ours(&self, cx: &Cx<'_>, owner: Option<SessionId>) -> bool {
+        owner.is_some() && (owner == cx.link.session() || !self.safeguards.hold(Safeguard::Owner))
     }
 
     /// The own znode of this session, and whether it is thought to exist.
@@ -385,7 +412,7 @@ impl Election {
     }
 
     fn join(&mut self, cx: &mut Cx<'_>) {
-        let data = serde_json::json!({ "id": cx.node.id, "address": cx.node.address }).to_string();
+        let data = self.format.data(&cx.node.id, &cx.node.address);
         let path = self.path(&self.format.prefix(&cx.node.id, &cx.node.guid));
         let request = Request::Create { path, data: data.into_bytes().into(), mode: CreateMode::EphemeralSequential };
         self.phase = Phase::Joining;
@@ -405,7 +432,8 @@ impl Election {
             self.own = None;
             return self.again_later(cx, "our znode is gone");
         };
-        match all.iter().filter(|other| other.seq < own.seq).max_by_key(|other| other.seq) {
+        let ahead = all.iter().filter(|other| self.before(other, &own));
+        match ahead.reduce(|nearest, other| if self.before(nearest, other) { other } else { nearest }) {
             None => self.phase = Phase::Lowest { at: cx.now },
             Some(predecessor) => {
                 self.phase = Phase::Placing;
@@ -419,7 +447,7 @@ impl Election {
         let Some(own) = &self.own else { return self.unsure(cx.now) };
         let leader = serde_json::json!({ "id": cx.node.id, "address": cx.node.address }).to_string();
         let mut operations = vec![
-            Op::Check { path: self.path(&own.name), version: None },
+            self.standing(own),
             Op::Set { path: self.paths.epoch.clone(), data: leader.into_bytes().into(), version: None },
         ];
         if let Some(member) = member {
@@ -488,7 +516,7 @@ impl Election {
             Purpose::Guard { round } if round == self.round => return self.guarded(cx, tag, &result),
             Purpose::Guard { .. } => cx.forget(tag),
             Purpose::Audit { round } if round == self.round => match result {
-                Ok(Reply::Data { stat, .. }) if stat.owner == cx.link.session() => {}
+                Ok(Reply::Data { stat, .. }) if self.is_ours(cx, stat.owner) => {}
                 Ok(_) | Err(RequestError::NoNode) => {
                     if let Phase::Following { watch } = self.phase {
                         cx.forget(watch);
@@ -542,7 +570,7 @@ impl Election {
 
     fn inspected(&mut self, cx: &mut Cx<'_>, name: &str, result: Result<Reply, RequestError>) {
         let ours_now = match result {
-            Ok(Reply::Data { stat, .. }) => stat.owner.is_some() && stat.owner == cx.link.session(),
+            Ok(Reply::Data { stat, .. }) => self.is_ours(cx, stat.owner),
             Err(RequestError::NoNode) => false,
             result => return self.unclear(cx, &result),
         };
@@ -660,9 +688,10 @@ impl Election {
     }
 
     fn guarded(&mut self, cx: &mut Cx<'_>, tag: Tag, result: &Result<Reply, RequestError>) -> Outcome {
+        let ours = matches!(result, Ok(Reply::Data { stat, .. }) if self.is_ours(cx, stat.owner));
         let Phase::Leading { guard, .. } = &mut self.phase else { return Outcome::Nothing };
         match result {
-            Ok(Reply::Data { stat, .. }) if stat.owner == cx.link.session() => *guard = Some(tag),
+            Ok(Reply::Data { .. }) if ours => *guard = Some(tag),
             Ok(_) | Err(RequestError::NoNode) => {
                 self.own = None;
                 return Outcome::Superseded;
@@ -741,6 +770,8 @@ mod tests {
         let guid = Guid::new(GUID).unwrap();
         let prefix = ElectionFormat::Curator.prefix(&NodeId::new("a").unwrap(), &guid);
         assert_eq!(prefix, format!("_c_{uuid}-latch-"));
+        assert_eq!(ElectionFormat::Curator.data(&NodeId::new("a").unwrap(), "h:1"), "a");
+        assert_eq!(ElectionFormat::Bellwether.data(&NodeId::new("a").unwrap(), "h:1"), r#"{"address":"h:1","id":"a"}"#);
         let candidate = ElectionFormat::Curator.parse(&format!("{prefix}0000000012")).unwrap();
         assert_eq!((candidate.guid, candidate.seq), (guid, 12));
         for foreign in

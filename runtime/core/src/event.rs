@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::callback::{CallFailure, PrepareFailure, Prepared, Returned};
-use crate::id::{CallId, Generation, GroupName, InstanceId, RequestId, SessionId, Tag};
+use crate::id::{CallId, Generation, GroupName, InstanceId, ReleaseId, RequestId, SessionId, Tag};
 use crate::request::{Reply, RequestError};
 use crate::state::StateOp;
 
@@ -58,6 +58,8 @@ pub enum Source {
     Manifest,
     /// The release that the group runs already, in a fresh instance.
     Current,
+    /// The release that the group ran before, in a fresh instance.
+    Earlier(ReleaseId),
     /// The component in this file, with the manifest's configuration, grants and limits.
     File(PathBuf),
 }

@@ -2,7 +2,7 @@
 
 use crate::callback::DemotionReason;
 use crate::command::{Answer, Command, Level, Notice};
-use crate::config::{GroupConfig, NodeConfig, Paths, StateAccess, Watch};
+use crate::config::{GroupConfig, LastResort, NodeConfig, Paths, StateAccess, Watch};
 use crate::election::{self, Election, Phase};
 use crate::event::{Ask, Asker};
 use crate::guest::{GaveUp, Guest, Present};
@@ -60,7 +60,7 @@ impl Group {
             member: Member { id: node.id.clone(), address: node.address.clone(), labels: config.labels.clone() },
             election: Election::new(name.clone(), paths.clone(), config.election_format),
             registry: Registry::new(name.clone(), &paths),
-            guest: Guest::new(name.clone(), config.tick, config.callback, config.on_failure),
+            guest: Guest::new(&config),
             store: Store::new(name, paths),
             demotion: None,
             sitting_out: None,
@@ -229,6 +229,17 @@ impl Group {
     }
 
     fn gave_up(&mut self, cx: &mut Cx<'_>, GaveUp(why): GaveUp) {
+        match self.config.on_failure.then {
+            LastResort::Restart => return,
+            LastResort::Stop => {
+                let text = format!("leaves the group, as on_failure says: {why}");
+                self.notice(cx, Level::Error, "left-group", self.election.leading(), text);
+                self.demote(cx, DemotionReason::Failed(why), true);
+                return self.shut_down(cx);
+            }
+            // A way back was looked for before it came to this.
+            LastResort::Resign | LastResort::Rollback => {}
+        }
         let pause = self.config.on_failure.sit_out;
         let until = cx.now + cx.rng.around(pause);
         self.sitting_out = Some(until);

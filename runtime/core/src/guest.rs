@@ -1,16 +1,17 @@
 //! What a group's guest is told, and in which order. Nothing is queued: what the live instance was told is compared with what
 //! is, so a swap or a restart loses nothing and repeats nothing.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
 use crate::callback::{CallFailure, Callback, Cause, DemotionReason, PrepareFailure, Prepared, Returned, Step};
-use crate::command::{Answer, Command, Level, Notice, SwapOutcome};
-use crate::config::{FailurePolicy, TickConfig};
+use crate::command::{Answer, Command, Level, Notice, SwapOutcome, SwapRecord};
+use crate::config::{FailurePolicy, GroupConfig, LastResort, TickConfig};
 use crate::event::Source;
 use crate::id::{CallId, Epoch, GroupName, InstanceId, ReleaseId, RequestId};
 use crate::link::Cx;
+use crate::probation::Trial;
 use crate::registry::{Members, difference};
 use crate::state::Entry;
 use crate::swap::{Stage, Swap};
@@ -133,16 +134,26 @@ pub(crate) struct Guest {
     ending: bool,
     pub counts: CallbackCounts,
     pub last_error: Option<String>,
-    pub last_swap: Option<(SwapOutcome, Moment)>,
+    /// The swaps that have ended, oldest first, a bounded number.
+    pub history: VecDeque<SwapRecord>,
+    pub probation: Trial,
+    /// The release of the instance that was lost last, while there is no other.
+    pub lost_release: Option<ReleaseId>,
 }
 
+/// Swaps that are remembered.
+const HISTORY: usize = 32;
+
 impl Guest {
-    pub fn new(group: GroupName, tick: Option<TickConfig>, budget: Duration, policy: FailurePolicy) -> Self {
+    pub fn new(config: &GroupConfig) -> Self {
         Self {
-            group,
-            tick,
-            budget,
-            policy,
+            group: config.name.clone(),
+            tick: config.tick,
+            budget: config.callback,
+            policy: config.on_failure,
+            probation: Trial::new(config.probation),
+            history: VecDeque::new(),
+            lost_release: None,
             live: None,
             loading: None,
             running: None,
@@ -158,7 +169,6 @@ impl Guest {
             ending: false,
             counts: CallbackCounts::default(),
             last_error: None,
-            last_swap: None,
         }
     }
 
@@ -239,11 +249,7 @@ impl Guest {
                 Err(failure) => return self.failed(cx, "load", format!("could not be loaded: {failure}"), None),
             }
         } else if self.swap.as_ref().is_some_and(|swap| swap.instance == instance && swap.stage == Stage::Preparing) {
-            match (result, &mut self.swap) {
-                (Ok(prepared), Some(swap)) => swap.stage = Stage::Ready(prepared),
-                (Err(failure), _) => self.end_swap(cx, SwapOutcome::RolledBack(failure)),
-                _ => {}
-            }
+            self.swap_prepared(cx, result);
         } else if result.is_ok() {
             // Nobody waits for it any more.
             cx.out.push(Command::Stop { group: self.group.clone(), instance });
@@ -274,6 +280,7 @@ impl Guest {
         if self.swap.as_ref().is_some_and(Swap::holds) {
             return self.present(cx, present);
         }
+        self.probation.tend(cx.now);
         let Some(live) = &self.live else {
             if !self.ending
                 && self.loading.is_none()
@@ -332,7 +339,7 @@ impl Guest {
         let tick = (idle && self.ticks(present)).then_some(self.tick_at);
         let restart =
             (idle && !self.ending && self.live.is_none() && self.loading.is_none()).then_some(self.restart_at);
-        [stop, tick, restart].into_iter().flatten().min()
+        [stop, tick, restart, self.probation.deadline()].into_iter().flatten().min()
     }
 
     fn call_live(&mut self, cx: &mut Cx<'_>, callback: Callback, present: &Present) {
@@ -390,10 +397,13 @@ impl Guest {
                 let text = format!("{} {failure}", running.name);
                 self.last_error = Some(text.clone());
                 self.notice(cx, Level::Warn, "callback-failed", None, text.clone());
+                if self.failed_on_probation(cx, &text) {
+                    return None;
+                }
                 running.begins_term.then_some(GaveUp(text))
             }
             Err(failure) => {
-                self.live = None;
+                self.lost_release = self.live.take().map(|live| live.prepared.release);
                 self.failed(cx, running.name, format!("{} {failure}", running.name), Some(running.begins_term))
             }
         }
@@ -431,7 +441,13 @@ impl Guest {
         let pause = cx.rng.backoff(self.policy.backoff, self.policy.backoff_max, failures);
         self.restart_at = cx.now + pause;
         self.last_error = Some(text.clone());
+        if self.failed_on_probation(cx, &text) {
+            return None;
+        }
         self.notice(cx, Level::Error, "guest-failed", None, format!("{text}; a fresh instance follows in {pause:?}"));
+        if failures > self.policy.restarts && self.policy.then == LastResort::Rollback && self.go_back(cx, &text) {
+            return None;
+        }
         (failures > self.policy.restarts || begins_term == Some(true)).then_some(GaveUp(text))
     }
 
@@ -445,7 +461,7 @@ impl Guest {
         {
             let instance = cx.counters.instance();
             cx.out.push(Command::Prepare { group: self.group.clone(), instance, source: source.clone() });
-            self.swap = Some(Swap::new(request, source, instance, cx.now));
+            self.swap = Some(Swap::new(Some(request), source, instance, cx.now));
         }
         if self.live.is_none() && self.running.is_none() && self.swap.as_ref().is_some_and(Swap::ready) {
             self.begin_handover(cx, present);
@@ -482,14 +498,38 @@ impl Guest {
             SwapOutcome::Refused(why) => (Level::Warn, "swap-refused", why.clone()),
         };
         self.notice(cx, level, what, None, text);
-        self.last_swap = Some((outcome.clone(), cx.now));
-        cx.out.push(Command::Answer { request: swap.request, answer: Answer::Swapped(outcome) });
+        if self.history.len() == HISTORY {
+            self.history.pop_front();
+        }
+        self.history.push_back(SwapRecord {
+            rollback: swap.is_rollback(),
+            release: swap.release,
+            from: match &outcome {
+                SwapOutcome::Committed { from, .. } => from.clone(),
+                _ => self.release().cloned(),
+            },
+            outcome: outcome.clone(),
+            began: swap.began,
+            ended: cx.now,
+            steps: swap.steps,
+        });
+        if let Some(request) = swap.request {
+            cx.out.push(Command::Answer { request, answer: Answer::Swapped(outcome) });
+        }
     }
 
     /// Puts the new instance in the place of the old.
     pub fn commit(&mut self, cx: &mut Cx<'_>, new: Live, held_since: Moment) {
         let from = self.live.take();
         let to = new.prepared.release.clone();
+        if let Some(swap) = &mut self.swap {
+            self.probation.begin(
+                cx.now,
+                swap.is_rollback(),
+                from.as_ref().map(|old| old.prepared.release.clone()),
+                swap.handed.take(),
+            );
+        }
         self.go_live(cx, new);
         if let Some(loading) = self.loading.take() {
             cx.out.push(Command::Stop { group: self.group.clone(), instance: loading });

@@ -23,6 +23,7 @@ mod invariant;
 mod link;
 pub mod member;
 pub mod node;
+mod probation;
 mod registry;
 pub mod request;
 pub mod state;

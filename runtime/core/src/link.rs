@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use crate::command::{Command, Level, Notice};
-use crate::config::{Jitter, NodeConfig, Timing};
+use crate::config::{Jitter, NodeConfig, Safeguard, Safeguards, Timing};
 use crate::event::SessionEvent;
 use crate::id::{CallId, Generation, GroupName, InstanceId, SessionId, Tag};
 use crate::request::{CreateMode, Reply, Request, RequestError};
@@ -106,6 +106,7 @@ pub(crate) struct Link {
     pub generation: Generation,
     pub state: State,
     pub timing: Timing,
+    pub safeguards: Safeguards,
     /// When the last acknowledged write of this session was sent.
     renewed: Option<Moment>,
     /// The same, whatever became of the session: what the guest must be demoted by counts from here.
@@ -146,6 +147,7 @@ impl Link {
             generation: Generation(0),
             state: State::Closed { retry_at: Moment::default() },
             timing,
+            safeguards: Safeguards::default(),
             renewed: None,
             proved: Moment::default(),
             giving_up: None,
@@ -179,6 +181,9 @@ impl Link {
 
     /// The end of the lease.
     pub fn lease(&self) -> Option<Moment> {
+        if !self.safeguards.hold(Safeguard::Lease) {
+            return self.renewed.map(|sent| sent + Duration::MAX);
+        }
         self.renewed.map(|sent| sent + self.timing.lease)
     }
 

@@ -64,6 +64,17 @@ impl Node {
         })
     }
 
+    /// The same node, with these safeguards alone.
+    #[cfg(feature = "mutations")]
+    #[must_use]
+    pub fn with_safeguards(mut self, safeguards: crate::config::Safeguards) -> Self {
+        self.link.safeguards = safeguards;
+        for group in self.groups.values_mut() {
+            group.election.safeguards = safeguards;
+        }
+        self
+    }
+
     /// Takes one event; gives what must be done, in order.
     pub fn handle(&mut self, now: Moment, event: Event) -> Vec<Command> {
         let mut out = Vec::new();

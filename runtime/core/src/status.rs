@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crate::command::SwapOutcome;
+use crate::command::SwapRecord;
 use crate::election::Phase;
 pub use crate::guest::CallbackCounts;
 use crate::id::{Epoch, GroupName, ReleaseId, SessionId};
@@ -58,8 +58,10 @@ pub struct GroupStatus {
     pub release: Option<(ReleaseId, Arc<str>, Moment)>,
     /// Whether a swap is under way.
     pub swapping: bool,
-    /// How the last swap ended, and when.
-    pub last_swap: Option<(SwapOutcome, Moment)>,
+    /// Whether the release is still on probation.
+    pub probation: bool,
+    /// The swaps that have ended, oldest first; a bounded number.
+    pub swaps: Vec<SwapRecord>,
     /// The callbacks.
     pub callbacks: CallbackCounts,
     /// The last thing that went wrong with the guest, or with the group's znodes.
@@ -119,7 +121,8 @@ impl Node {
                     .as_ref()
                     .map(|live| (live.prepared.release.clone(), live.prepared.digest.clone(), live.since)),
                 swapping: group.guest.swap.is_some(),
-                last_swap: group.guest.last_swap.clone(),
+                probation: group.guest.probation.runs(now),
+                swaps: group.guest.history.iter().cloned().collect(),
                 callbacks: group.guest.counts,
                 last_error: group.denied.clone().or_else(|| group.guest.last_error.clone()),
             }

@@ -4,17 +4,21 @@
 //! and the new one is told of the present; only when it has taken all of that does it count. Until then the old one has
 //! not been told anything, so that going back is simply going on.
 
+use std::sync::Arc;
+use std::time::Duration;
+
 use crate::callback::{CallFailure, Callback, Cause, PrepareFailure, Prepared, Returned, Step};
 use crate::command::{Command, SwapOutcome};
 use crate::event::Source;
 use crate::guest::{GaveUp, Guest, Live, Present, Running};
-use crate::id::{Epoch, InstanceId, RequestId};
+use crate::id::{Epoch, InstanceId, ReleaseId, RequestId};
 use crate::link::Cx;
 use crate::time::Moment;
 
 #[derive(Debug, Clone)]
 pub(crate) struct Swap {
-    pub request: RequestId,
+    /// Who asked; nobody if the node goes back by itself.
+    pub request: Option<RequestId>,
     source: Source,
     pub instance: InstanceId,
     pub stage: Stage,
@@ -22,6 +26,14 @@ pub(crate) struct Swap {
     pub leading: Option<Epoch>,
     held_since: Moment,
     tries: u32,
+    /// The state to restore instead of the old instance's: the last that the release to go back to has given.
+    state: Option<Arc<[u8]>>,
+    /// What was handed over, kept until the new release has proved itself.
+    pub handed: Option<Arc<[u8]>>,
+    pub began: Moment,
+    step_since: Moment,
+    pub steps: Vec<(Step, Duration)>,
+    pub release: Option<ReleaseId>,
 }
 
 #[derive(Debug, Clone)]
@@ -48,8 +60,49 @@ impl PartialEq for Stage {
 const TRIES: u32 = 5;
 
 impl Swap {
-    pub fn new(request: RequestId, source: Source, instance: InstanceId, now: Moment) -> Self {
-        Self { request, source, instance, stage: Stage::Preparing, leading: None, held_since: now, tries: 0 }
+    pub fn new(request: Option<RequestId>, source: Source, instance: InstanceId, now: Moment) -> Self {
+        Self {
+            request,
+            source,
+            instance,
+            stage: Stage::Preparing,
+            leading: None,
+            held_since: now,
+            tries: 0,
+            state: None,
+            handed: None,
+            began: now,
+            step_since: now,
+            steps: Vec::new(),
+            release: None,
+        }
+    }
+
+    /// A way back: to a release that ran before, with the state that it gave last.
+    pub fn back(to: ReleaseId, state: Option<Arc<[u8]>>, instance: InstanceId, now: Moment) -> Self {
+        Self { state, ..Self::new(None, Source::Earlier(to), instance, now) }
+    }
+
+    /// Whether the node goes back by itself.
+    pub fn is_rollback(&self) -> bool {
+        matches!(self.source, Source::Earlier(_))
+    }
+
+    pub fn source(&self) -> &Source {
+        &self.source
+    }
+
+    /// The release is prepared.
+    pub fn prepared(&mut self, prepared: Prepared) {
+        self.steps = prepared.took.to_vec();
+        self.release = Some(prepared.release.clone());
+        self.stage = Stage::Ready(prepared);
+    }
+
+    /// A step of the handover has ended.
+    fn took(&mut self, step: Step, now: Moment) {
+        self.steps.push((step, now.since(self.step_since)));
+        self.step_since = now;
     }
 
     pub fn preparing(&self) -> bool {
@@ -95,12 +148,19 @@ impl Guest {
         let new = new.clone();
         swap.leading = present.leading;
         swap.held_since = cx.now;
+        swap.step_since = cx.now;
         let old = self.live.as_ref();
         if old.is_some_and(|old| old.prepared.release == new.release) {
             self.end_swap(cx, SwapOutcome::Unchanged(new.release));
             return false;
         }
-        match old.filter(|old| old.prepared.exports.handover && new.exports.handover) {
+        if let Some(state) = swap.state.clone().filter(|_| new.exports.handover) {
+            let instance = new.instance;
+            swap.stage = Stage::Restore(new);
+            self.call(cx, instance, Callback::Restore(state), false, present);
+            return true;
+        }
+        match old.filter(|old| old.prepared.exports.handover && new.exports.handover && !swap.is_rollback()) {
             Some(old) => {
                 let instance = old.id();
                 swap.stage = Stage::Snapshot(new);
@@ -127,6 +187,7 @@ impl Guest {
             }
             None => {
                 let new = new.clone();
+                swap.took(Step::Present, cx.now);
                 self.commit(cx, new, held_since);
             }
         }
@@ -145,10 +206,15 @@ impl Guest {
             (Stage::Snapshot(new), Ok(Returned::Snapshot(state))) => {
                 let instance = new.instance;
                 swap.stage = Stage::Restore(new.clone());
+                swap.handed = Some(state.clone());
+                swap.took(step, cx.now);
                 let present = Present { leading: swap.leading, demoting: None, members: None };
                 self.call(cx, instance, Callback::Restore(state), false, &present);
             }
-            (Stage::Restore(new), Ok(_)) => swap.stage = Stage::Presenting(Live::new(new.clone(), cx.now)),
+            (Stage::Restore(new), Ok(_)) => {
+                swap.stage = Stage::Presenting(Live::new(new.clone(), cx.now));
+                swap.took(step, cx.now);
+            }
             (Stage::Presenting(new), Ok(_)) => new.left(running.name),
             (_, result) => {
                 let how = result.err().map_or_else(|| "gave no state".to_owned(), |failure| failure.to_string());

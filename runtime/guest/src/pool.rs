@@ -154,6 +154,12 @@ impl WorkerPool {
         *self.0.in_flight.borrow()
     }
 
+    /// Whether it takes no more tasks, because it is being drained or was stopped.
+    #[must_use]
+    pub fn is_draining(&self) -> bool {
+        self.0.draining.load(Ordering::SeqCst)
+    }
+
     /// How many instances were made so far.
     #[must_use]
     pub fn instances_made(&self) -> usize {

@@ -86,7 +86,7 @@ pub async fn check(manifest: &Manifest) -> Result<CheckReport, NodeError> {
     for group in &manifest.groups {
         let spec = ReleaseSpec::new(group, std::time::Duration::ZERO);
         for file in std::iter::once(&group.component).chain(&group.worker.component) {
-            let problem = spec.load(&engine, file).await.err().map(|failure| failure.reason);
+            let problem = spec.load(&engine, file, &mut Vec::new()).await.err().map(|failure| failure.reason);
             let description = describe(&engine, file).await.ok();
             components.push(CheckedComponent {
                 group: Some(group.name.to_string()),
@@ -116,5 +116,8 @@ pub async fn check_component(file: &Path) -> Result<CheckReport, NodeError> {
 }
 
 async fn describe(engine: &Engine, file: &Path) -> Result<Description, String> {
-    crate::guests::compile(engine, file).await.map(|component| component.describe()).map_err(|failure| failure.reason)
+    crate::guests::compile(engine, file, &mut Vec::new())
+        .await
+        .map(|component| component.describe())
+        .map_err(|failure| failure.reason)
 }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use bellwether_core::command::{Answer, SwapOutcome as CoreOutcome};
+use bellwether_core::command::{Answer, SwapOutcome as CoreOutcome, SwapRecord};
 use bellwether_core::event::{Ask, Asker, Event, Source};
 use bellwether_core::id::{GroupName, NodeId};
 use bellwether_core::member::{Leader, Member};
@@ -19,7 +19,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use crate::admin::{
     CallbackCounts, Control, ControlError, GroupStatus, NodeStatus, ReleaseStatus, Role, SessionState, SessionStatus,
-    SwapOutcome, SwapReport, SwapRequest, TaskCounts, WatchScope,
+    StepTime, SwapOutcome, SwapReport, SwapRequest, TaskCounts, WatchScope,
 };
 use crate::clock;
 use crate::driver::Inquiry;
@@ -48,6 +48,10 @@ fn stopped() -> ControlError {
 
 fn millis(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+
+fn micros(duration: Duration) -> u64 {
+    u64::try_from(duration.as_micros()).unwrap_or(u64::MAX)
 }
 
 impl NodeControl {
@@ -82,20 +86,20 @@ impl NodeControl {
     }
 
     fn report(&self, outcome: CoreOutcome, at: Moment) -> Result<SwapReport, ControlError> {
-        let at_ms = self.since(at);
         let bare = SwapReport {
             release: None,
             from: None,
             outcome: SwapOutcome::Committed,
             step: None,
             reason: None,
-            at_ms,
+            at_ms: self.since(at),
             pause_us: None,
+            rollback: false,
+            steps: Vec::new(),
         };
         match outcome {
             CoreOutcome::Committed { from, to, pause } => {
-                let pause_us = u64::try_from(pause.as_micros()).ok();
-                Ok(SwapReport { release: Some(to), from, pause_us, ..bare })
+                Ok(SwapReport { release: Some(to), from, pause_us: Some(micros(pause)), ..bare })
             }
             CoreOutcome::Unchanged(release) => {
                 let reason = Some("this release runs already".to_owned());
@@ -109,6 +113,14 @@ impl NodeControl {
             }),
             CoreOutcome::Refused(why) => Err(ControlError::Busy(why)),
         }
+    }
+
+    /// A swap that has ended. Those that were refused are not kept.
+    fn recorded(&self, record: &SwapRecord) -> Option<SwapReport> {
+        let report = self.report(record.outcome.clone(), record.ended).ok()?;
+        let steps = record.steps.iter().map(|(step, took)| StepTime { step: *step, took_us: micros(*took) }).collect();
+        let (release, from) = (record.release.clone(), record.from.clone());
+        Some(SwapReport { release, from, rollback: record.rollback, steps, ..report })
     }
 
     async fn whole_status(&self) -> Result<NodeStatus, ControlError> {
@@ -169,7 +181,9 @@ impl NodeControl {
                 component: component.unwrap_or_default(),
                 since_ms: self.since(*since),
             }),
-            last_swap: group.last_swap.clone().and_then(|(outcome, at)| self.report(outcome, at).ok()),
+            last_swap: group.swaps.iter().rev().find_map(|record| self.recorded(record)),
+            probation: group.probation,
+            history: group.swaps.iter().filter_map(|record| self.recorded(record)).collect(),
             tasks: TaskCounts {
                 in_flight: shared.and_then(|group| group.pool()).map_or(0, |pool| pool.in_flight() as u64),
                 done: count(|counts| &counts.done),
@@ -186,6 +200,12 @@ impl NodeControl {
     }
 
     async fn state(&self, group: &GroupName, op: StateOp) -> Result<StateReply, ControlError> {
+        // The core keeps a question until it is connected again; an operator wants to hear that it is not.
+        let (status, _) = self.inquire().await?;
+        if !matches!(status.state, CoreSession::Connected) {
+            let why = status.trouble.unwrap_or_else(|| "there is no session yet".into());
+            return Err(ControlError::Unavailable(format!("the coordinator cannot be asked: {why}")));
+        }
         match self.ask(group, Ask::State(op)).await? {
             Answer::State(result) => result.map_err(ControlError::from),
             _ => Err(stopped()),

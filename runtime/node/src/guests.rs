@@ -1,20 +1,22 @@
 //! Carries out what the core wants of guests: prepare, call, stop, promote, drain.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use bellwether_core::callback::{CallFailure, Callback, PrepareFailure, Prepared, Step};
+use bellwether_core::callback::{CallFailure, Callback, PrepareFailure, Prepared, Returned, Step};
 use bellwether_core::event::{Event, Source};
-use bellwether_core::id::{CallId, InstanceId, ReleaseId};
+use bellwether_core::id::{CallId, Epoch, InstanceId, ReleaseId};
 use bellwether_guest::{Component, Engine, Grants, Host, Instance, Limits, Linked, PoolOptions, WorkerPool};
 use bytes::Bytes;
 use serde::Serialize;
 use sha2::{Digest, Sha256};
 use tokio::runtime::Handle;
 
+use crate::clock;
+use crate::effects;
 use crate::host::InstanceHost;
 use crate::manifest;
 use crate::shared::{GroupShared, NodeShared, lock};
@@ -70,24 +72,32 @@ impl ReleaseSpec {
         ReleaseId(hex::encode(Sha256::digest(text)).into())
     }
 
-    /// Reads, compiles and links the component in `file` and the worker's.
-    pub async fn load(&self, engine: &Engine, file: &Path) -> Result<Release, PrepareFailure> {
-        let component = compile(engine, file).await?;
+    /// Reads, compiles and links the component in `file` and the worker's, and notes how long each step took.
+    pub async fn load(
+        &self,
+        engine: &Engine,
+        file: &Path,
+        took: &mut Vec<(Step, Duration)>,
+    ) -> Result<Release, PrepareFailure> {
+        let component = compile(engine, file, took).await?;
         let worker = match &self.worker {
-            Some(file) => compile(engine, file).await?,
+            Some(file) => compile(engine, file, &mut Vec::new()).await?,
             None => component.clone(),
         };
+        let before = clock::now();
         let link = |component: &Component, file: &Path| {
             component
                 .link(&self.grants, &self.limits, self.config.clone())
                 .map_err(|error| named(file, PrepareFailure::from(error)))
         };
-        Ok(Release {
+        let release = Release {
             id: self.id(&component, &worker),
             file: file.to_owned(),
             linked: link(&component, file)?,
             tasks: link(&worker, self.worker.as_deref().unwrap_or(file))?,
-        })
+        };
+        took.push((Step::Check, clock::now().since(before)));
+        Ok(release)
     }
 }
 
@@ -95,12 +105,24 @@ fn named(file: &Path, failure: PrepareFailure) -> PrepareFailure {
     PrepareFailure { reason: format!("{}: {}", file.display(), failure.reason), ..failure }
 }
 
+/// Releases that a group can go back to, the present one counted.
+const RELEASES_HELD: usize = 3;
+
 /// The largest component that is read.
 const MAX_COMPONENT: u64 = 256 << 20;
 
-pub(crate) async fn compile(engine: &Engine, file: &Path) -> Result<Component, PrepareFailure> {
+pub(crate) async fn compile(
+    engine: &Engine,
+    file: &Path,
+    took: &mut Vec<(Step, Duration)>,
+) -> Result<Component, PrepareFailure> {
+    let began = clock::now();
     let bytes = read(file).await.map_err(|reason| named(file, PrepareFailure { step: Step::Read, reason }))?;
-    engine.compile(bytes).await.map_err(|error| named(file, PrepareFailure::from(error)))
+    let read = clock::now();
+    took.push((Step::Read, read.since(began)));
+    let component = engine.compile(bytes).await.map_err(|error| named(file, PrepareFailure::from(error)))?;
+    took.push((Step::Compile, clock::now().since(read)));
+    Ok(component)
 }
 
 async fn read(file: &Path) -> Result<Bytes, String> {
@@ -132,6 +154,27 @@ struct Loaded {
     instance: Instance,
     host: Arc<InstanceHost>,
     release: Release,
+    /// The term that it was told of and not told the end of; 0 for none.
+    term: Arc<AtomicU64>,
+}
+
+impl Loaded {
+    /// It is gone: whatever it believed, it does not act on it any more.
+    fn gone(&self, group: &GroupShared, id: InstanceId) {
+        let term = self.term.swap(0, Ordering::AcqRel);
+        if term != 0 {
+            effects::callback(group, id, Epoch(term), "stopped");
+        }
+    }
+}
+
+/// What is noted when such a callback is entered, and when it is left.
+fn noted(callback: &Callback) -> Option<[&'static str; 2]> {
+    match callback {
+        Callback::Elected { .. } => Some(["elected-entered", "elected-left"]),
+        Callback::Demoted(_) => Some(["demoted-entered", "demoted-left"]),
+        _ => None,
+    }
 }
 
 /// The guests of one group.
@@ -142,8 +185,9 @@ pub(crate) struct Guests {
     spec: ReleaseSpec,
     runtime: Handle,
     instances: Mutex<HashMap<InstanceId, Loaded>>,
-    /// The release of the instance that was promoted last, and that of the pool.
-    current: Mutex<Option<Release>>,
+    /// The releases that were promoted last, the present one at the end: what the group can go back to without reading anything.
+    promoted: Mutex<VecDeque<Release>>,
+    /// That of the pool.
     pooled: Mutex<Option<ReleaseId>>,
 }
 
@@ -162,14 +206,14 @@ impl Guests {
             spec,
             runtime,
             instances: Mutex::default(),
-            current: Mutex::default(),
+            promoted: Mutex::default(),
             pooled: Mutex::default(),
         })
     }
 
     /// The file that the running release was read from.
     pub fn file(&self) -> Option<PathBuf> {
-        lock(&self.current).as_ref().map(|release| release.file.clone())
+        lock(&self.promoted).back().map(|release| release.file.clone())
     }
 
     pub fn prepare(self: &Arc<Self>, instance: InstanceId, source: Source) {
@@ -182,12 +226,27 @@ impl Guests {
     }
 
     async fn load(&self, instance: InstanceId, source: Source) -> Result<Prepared, PrepareFailure> {
-        let current = lock(&self.current).clone();
-        let release = match (source, current) {
-            (Source::Current, Some(current)) => current,
-            (Source::Current | Source::Manifest, _) => self.spec.load(&self.engine, &self.spec.component).await?,
-            (Source::File(file), _) => self.spec.load(&self.engine, &file).await?,
+        let mut took = Vec::new();
+        let held = {
+            let promoted = lock(&self.promoted);
+            match &source {
+                Source::Current => promoted.back().cloned(),
+                Source::Earlier(wanted) => promoted.iter().find(|release| release.id == *wanted).cloned(),
+                Source::Manifest | Source::File(_) => None,
+            }
         };
+        let release = match (held, source) {
+            (Some(held), _) => held,
+            (None, Source::Earlier(wanted)) => {
+                let reason = format!("release {wanted} is not held any more");
+                return Err(PrepareFailure { step: Step::Read, reason });
+            }
+            (None, Source::File(file)) => self.spec.load(&self.engine, &file, &mut took).await?,
+            (None, Source::Current | Source::Manifest) => {
+                self.spec.load(&self.engine, &self.spec.component, &mut took).await?
+            }
+        };
+        let before = clock::now();
         let host = Arc::new(InstanceHost {
             node: self.node.clone(),
             group: self.group.clone(),
@@ -195,13 +254,16 @@ impl Guests {
             effects: AtomicBool::new(false),
         });
         let live = release.linked.instantiate(host.clone()).await.map_err(PrepareFailure::from)?;
+        took.push((Step::Instantiate, clock::now().since(before)));
         let prepared = Prepared {
             instance,
+            took: took.into(),
             release: release.id.clone(),
             digest: release.linked.component().digest().into(),
             exports: release.linked.exports(),
         };
-        lock(&self.instances).insert(instance, Loaded { instance: live, host, release });
+        let term = Arc::new(AtomicU64::new(0));
+        lock(&self.instances).insert(instance, Loaded { instance: live, host, release, term });
         Ok(prepared)
     }
 
@@ -211,31 +273,64 @@ impl Guests {
             let loaded = lock(&guests.instances).get(&instance).cloned();
             let result = match loaded {
                 None => Err(CallFailure::Stopped),
-                Some(loaded) => {
-                    let effects = !matches!(callback, Callback::Snapshot | Callback::Restore(_));
-                    loaded.host.effects.store(effects, Ordering::Release);
-                    loaded.instance.call(callback, budget).await
-                }
+                Some(loaded) => guests.call_loaded(&loaded, instance, callback, budget).await,
             };
-            if result.as_ref().is_err_and(|failure| !failure.leaves_instance()) {
-                lock(&guests.instances).remove(&instance);
-            }
             let group = guests.group.name.clone();
             let _ = guests.node.mailbox.send(Event::Returned { group, instance, call, result }).await;
         });
+    }
+
+    async fn call_loaded(
+        &self,
+        loaded: &Loaded,
+        id: InstanceId,
+        callback: Callback,
+        budget: Duration,
+    ) -> Result<Returned, CallFailure> {
+        let effects = !matches!(callback, Callback::Snapshot | Callback::Restore(_));
+        loaded.host.effects.store(effects, Ordering::Release);
+        if let Callback::Elected { epoch, .. } = &callback {
+            loaded.term.store(epoch.0, Ordering::Release);
+        }
+        let (noted, term) = (noted(&callback), Epoch(loaded.term.load(Ordering::Acquire)));
+        if let Some([entered, _]) = noted {
+            effects::callback(&self.group, id, term, entered);
+        }
+        let demotes = matches!(callback, Callback::Demoted(_));
+        let result = loaded.instance.call(callback, budget).await;
+        if result.as_ref().is_err_and(|failure| !failure.leaves_instance()) {
+            lock(&self.instances).remove(&id);
+            loaded.gone(&self.group, id);
+        } else if let Some([_, left]) = noted
+            && loaded.term.load(Ordering::Acquire) == term.0
+        {
+            effects::callback(&self.group, id, term, left);
+            if demotes {
+                loaded.term.store(0, Ordering::Release);
+            }
+        }
+        result
     }
 
     pub fn stop(&self, instance: InstanceId) {
         if let Some(loaded) = lock(&self.instances).remove(&instance) {
             loaded.host.effects.store(false, Ordering::Release);
             loaded.instance.stop();
+            loaded.gone(&self.group, instance);
         }
     }
 
     /// Tasks go to the promoted instance's release from now on; those in flight end where they are.
     pub fn promote(&self, instance: InstanceId) {
         let Some(release) = lock(&self.instances).get(&instance).map(|loaded| loaded.release.clone()) else { return };
-        *lock(&self.current) = Some(release.clone());
+        {
+            let mut promoted = lock(&self.promoted);
+            promoted.retain(|earlier| earlier.id != release.id);
+            promoted.push_back(release.clone());
+            while promoted.len() > RELEASES_HELD {
+                promoted.pop_front();
+            }
+        }
         // A fresh instance of the same release: its workers are as good as they were.
         if lock(&self.pooled).replace(release.id.clone()).as_ref() == Some(&release.id) {
             return;

@@ -17,6 +17,7 @@ use bytes::Bytes;
 use futures::FutureExt;
 use futures::future::BoxFuture;
 
+use crate::effects;
 use crate::shared::{GroupShared, NodeShared};
 
 const STOPPED: &str = "the node has stopped";
@@ -88,9 +89,12 @@ impl InstanceHost {
         if !self.may_act() {
             return Err(StateError::Other(RESTORING.into()));
         }
-        let writes = matches!(op, StateOp::Put { .. } | StateOp::Delete { .. });
+        let written = match &op {
+            StateOp::Put { key, .. } | StateOp::Delete { key, .. } => Some(key.clone()),
+            _ => None,
+        };
         let term = self.term();
-        if writes && term.is_none() {
+        if written.is_some() && term.is_none() {
             return Err(StateError::NotLeader);
         }
         let asking = self.node.ask(&self.group.name, self.asker(), Ask::State(op)).map(|answer| match answer {
@@ -101,7 +105,13 @@ impl InstanceHost {
         tokio::select! {
             biased;
             // An answer that is there is the truth, whatever came after.
-            answer = asking => answer,
+            answer = asking => {
+                if let (Some(key), Ok(done)) = (&written, &answer) {
+                    let version = if let StateReply::Version(version) = done { Some(*version) } else { None };
+                    effects::write(&self.group, term, key, version);
+                }
+                answer
+            }
             () = self.group.gate.lost(term) => Err(StateError::NotLeader),
         }
     }
@@ -191,19 +201,32 @@ impl crate::peers::Tasks for PeerTasks {
             };
             match task.epoch {
                 Some(epoch) => {
-                    if let Err(error) = crate::shared::lock(&group.fence).admit(epoch) {
+                    let mut fence = crate::shared::lock(&group.fence);
+                    if let Err(error) = fence.admit(epoch) {
+                        drop(fence);
                         return refused(error);
                     }
+                    effects::task(group, epoch);
                 }
                 None if group.watch == Watch::Leader => {
                     return refused(WorkError::Other("in this group only the leader hands out work".into()));
                 }
                 None => {}
             }
-            let Some(pool) = group.pool() else {
-                return refused(WorkError::Other("this member does no tasks: its component has no `worker`".into()));
+            let result = loop {
+                let Some(pool) = group.pool() else {
+                    return refused(WorkError::Other(
+                        "this member does no tasks: its component has no `worker`".into(),
+                    ));
+                };
+                let result = pool.handle(task.clone(), deadline).await;
+                // A swap may have put another pool in the place of this one just before it was asked. Then nothing has been
+                // done about the task, and the other one takes it.
+                let turned_away = result == Err(WorkError::Overloaded) && pool.is_draining();
+                if !turned_away || group.pool().is_none_or(|now| now.is_draining()) {
+                    break result;
+                }
             };
-            let result = pool.handle(task, deadline).await;
             let count = match &result {
                 Ok(_) => &group.counts.done,
                 Err(WorkError::Overloaded) => &group.counts.refused,

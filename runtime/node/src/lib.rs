@@ -8,6 +8,7 @@ mod clock;
 mod control;
 mod dev;
 mod driver;
+mod effects;
 mod error;
 mod gate;
 mod guests;

@@ -125,6 +125,8 @@ pub(crate) struct Running {
     ended: oneshot::Receiver<std::io::Result<Ended>>,
     peers: PeerServer,
     watchers: Vec<JoinHandle<()>>,
+    /// Who the coordinator is told that we are, for messages.
+    credentials: String,
     _identity: Identity,
 }
 
@@ -140,7 +142,7 @@ impl Running {
         for group in &manifest.groups {
             let spec = ReleaseSpec::new(group, DRAIN);
             // Compiled now, so that what is wrong is said before anything else knows of this node.
-            spec.load(&process.engine, &group.component).await.map_err(|failure| {
+            spec.load(&process.engine, &group.component, &mut Vec::new()).await.map_err(|failure| {
                 NodeError::new(NodeErrorKind::Component, format!("group {}: {}", group.name, failure.reason))
             })?;
             specs.insert(group.name.clone(), spec);
@@ -223,7 +225,11 @@ impl Running {
                 ),
             }
         }
-        Ok(Self { control, ended, peers, watchers, _identity: identity })
+        let credentials = match &manifest.coordination.auth {
+            Some(auth) => format!("user {:?}", auth.user),
+            None => "nobody in particular (no user is configured)".to_owned(),
+        };
+        Ok(Self { control, ended, peers, watchers, credentials, _identity: identity })
     }
 
     /// Begins a graceful stop.
@@ -239,6 +245,10 @@ impl Running {
             watcher.abort();
         }
         match ended {
+            // The core knows of no credentials; whoever must correct them has to know which were shown.
+            Ok(Ok(Ended::Refused(why))) if why.contains("NoAuth") => {
+                Ok(Ended::Refused(format!("{why}\n  identity: {}", self.credentials)))
+            }
             Ok(Ok(ended)) => Ok(ended),
             Ok(Err(error)) => Err(local(format!("the session's thread failed: {error}"))),
             Err(_) => Err(NodeError::new(
@@ -304,6 +314,7 @@ fn core(manifest: &Manifest, identity: &Identity, address: &str) -> Result<Node,
         tick: Some(group.tick),
         callback: group.limits.callback,
         on_failure: group.on_failure,
+        probation: group.probation,
         state: match group.grants.state {
             StateGrant::None => StateAccess::None,
             StateGrant::Leader => StateAccess::Leader,

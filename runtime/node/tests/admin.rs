@@ -45,6 +45,8 @@ fn report(outcome: SwapOutcome) -> SwapReport {
         reason: failed.then(|| "trapped: unreachable".to_owned()),
         at_ms: 12,
         pause_us: Some(90),
+        rollback: false,
+        steps: Vec::new(),
     }
 }
 
@@ -133,6 +135,8 @@ impl Control for Scripted {
                         since_ms: 5,
                     }),
                     last_swap: Some(report(SwapOutcome::Committed)),
+                    probation: false,
+                    history: Vec::new(),
                     tasks: TaskCounts { in_flight: 1, done: 2, failed: 3, refused: 4 },
                     callbacks: CallbackCounts { called: 9, failed: 1, restarts: 1 },
                     last_error: None,

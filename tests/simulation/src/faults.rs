@@ -1,77 +1,94 @@
-//! What goes wrong.
+//! What goes wrong, what operators do, and how it is mended.
 
-use bellwether_core::request::Request;
+use std::time::Duration;
+
+use bellwether_core::request::{CreateMode, Request};
 
 use crate::client::Cable;
+use crate::node::{ROOT, group_name, guid};
+use crate::options::Manners;
 use crate::world::World;
-
-const ELECTION: &str = "/bellwether/g/election";
-const REGISTRY: &str = "/bellwether/g/service_registry";
 
 /// Something goes wrong, or is mended.
 pub fn inject(world: &mut World) {
     let index = world.rng.usize(0..world.nodes.len());
+    let group = world.rng.usize(0..world.profile.groups);
+    let runs = world.nodes[index].core.is_some();
     match world.rng.u32(0..100) {
-        0..10 => cut(world, index, Cable { up: false, down: false }),
-        10..15 => cut(world, index, Cable { up: true, down: false }),
-        15..20 => cut(world, index, Cable { up: false, down: true }),
-        20..34 => cut(world, index, Cable::WHOLE),
-        34..44 => pause_or_resume(world, index),
-        44..50 => {
+        0..8 => cut(world, index, Cable { up: false, down: false }),
+        8..13 => cut(world, index, Cable { up: true, down: false }),
+        13..18 => cut(world, index, Cable { up: false, down: true }),
+        18..31 => cut(world, index, Cable::WHOLE),
+        31..40 => pause_or_resume(world, index),
+        40..46 if runs => {
             world.say(format_args!("fault: node-{index} crashes"));
-            if world.nodes[index].core.is_some() {
-                world.crash(index);
-            }
+            world.crash(index);
         }
-        50..56 => isolate_or_rejoin(world, index),
-        56..62 => delete_one(world, ELECTION),
-        62..66 => delete_one(world, REGISTRY),
-        66..68 => {
-            delete_all(world);
+        46..50 if runs => {
+            world.say(format_args!("operator: node-{index} shall end"));
+            world.shut_down(index);
         }
-        68..72 => {
-            let quorum = !world.quorum;
+        50..56 => {
+            world.say(format_args!("fault: the server of node-{index} is cut off from its leader"));
+            world.fall_behind(index, true);
+        }
+        56..62 => {
+            world.say(format_args!("fault: the server of node-{index} lags"));
+            world.fall_behind(index, false);
+        }
+        62..67 => delete_one(world, group, "election"),
+        67..70 => delete_one(world, group, "service_registry"),
+        70..71 => delete_all(world, group),
+        71..72 => delete_node(world, index),
+        72..76 => {
+            let quorum = !world.ensemble.quorum;
             world.say(format_args!("fault: quorum {quorum}"));
             world.set_quorum(quorum);
         }
-        72..76 => {
+        76..80 => {
             // The connection breaks and is made again: whatever was on its way is lost, whether it was done or not.
             world.say(format_args!("fault: node-{index} is reset"));
-            world.lose_connection(index);
+            world.lose_connection(index, Duration::ZERO);
         }
-        76..88 => {
-            world.say(format_args!("operator: node-{index} shall swap"));
-            world.ask_swap(index);
+        80..88 => {
+            world.say(format_args!("operator: node-{index} shall swap in g{group}"));
+            world.ask_swap(index, group);
         }
-        88..94 => {
-            world.say(format_args!("operator: node-{index} shall resign"));
-            world.ask_resign(index);
+        88..92 => {
+            world.say(format_args!("operator: node-{index} shall resign in g{group}"));
+            world.ask_resign(index, group);
         }
-        _ => {
-            // Some time in which the cluster may come to rest.
-            heal_all(world);
+        92..94 => litter(world, group),
+        94..96 => raise_counters(world, group),
+        // Some time in which the cluster may come to rest.
+        _ => mend(world),
+    }
+}
+
+/// Everything is mended.
+pub fn mend(world: &mut World) {
+    world.say(format_args!("everything is mended"));
+    world.set_quorum(true);
+    for index in 0..world.nodes.len() {
+        world.set_cable(index, Cable::WHOLE);
+        if world.nodes[index].paused {
+            world.resume(index);
+        }
+        if world.nodes[index].follower.is_cut() {
+            world.lose_connection(index, Duration::ZERO);
         }
     }
 }
 
-/// Everything is mended, and guests behave.
-pub fn heal_all(world: &mut World) {
-    world.say(format_args!("everything is mended"));
-    world.set_quorum(true);
-    for index in 0..world.nodes.len() {
-        world.nodes[index].cable = Cable::WHOLE;
-        if world.nodes[index].stale.is_some() {
-            isolate_or_rejoin(world, index);
-        }
-        if world.nodes[index].paused {
-            world.resume(index);
-        }
-    }
+/// Everything is mended, and guests behave from now on.
+pub fn calm(world: &mut World) {
+    world.manners = Manners::GOOD;
+    mend(world);
 }
 
 fn cut(world: &mut World, index: usize, cable: Cable) {
     world.say(format_args!("fault: node-{index} {cable:?}"));
-    world.nodes[index].cable = cable;
+    world.set_cable(index, cable);
 }
 
 fn pause_or_resume(world: &mut World, index: usize) {
@@ -80,49 +97,90 @@ fn pause_or_resume(world: &mut World, index: usize) {
         world.resume(index);
     } else if world.nodes[index].core.is_some() {
         world.say(format_args!("fault: node-{index} stands still"));
-        world.nodes[index].paused = true;
-        world.history.mark(index, |term| term.paused = true);
+        world.pause(index);
     }
 }
 
-/// The server that the node is connected to is cut off from its leader, or finds it again.
-fn isolate_or_rejoin(world: &mut World, index: usize) {
-    if world.nodes[index].stale.take().is_none() {
-        world.say(format_args!("fault: the server of node-{index} is cut off from its leader"));
-        world.nodes[index].stale = Some(Box::new(world.server.clone()));
-    } else {
-        world.say(format_args!("fault: the server of node-{index} has its leader again"));
-        world.lose_connection(index);
-    }
+fn path(group: usize, below: &str) -> String {
+    format!("{ROOT}/{}/{below}", group_name(group))
 }
 
-fn delete_one(world: &mut World, parent: &str) {
-    let Some(children) = world.server.children(parent).filter(|children| !children.is_empty()) else { return };
+/// An operator's write; it may be refused, as when what it is about is gone already.
+fn operate(world: &mut World, request: Request) {
+    let _ = world.ensemble.server.operate(request);
+}
+
+fn delete_one(world: &mut World, group: usize, below: &str) {
+    let parent = path(group, below);
+    let Some(children) = world.ensemble.server.children(&parent).filter(|children| !children.is_empty()) else {
+        return;
+    };
     let name = children[world.rng.usize(0..children.len())].clone();
     world.say(format_args!("operator: deletes {parent}/{name}"));
-    tampered(world);
-    // It may be gone in between; then there is nothing to delete.
-    let _ = world.server.operate(Request::Delete { path: format!("{parent}/{name}"), version: None });
-    world.fire();
-}
-
-fn delete_all(world: &mut World) {
-    world.say(format_args!("operator: deletes the whole group"));
-    tampered(world);
-    for parent in [ELECTION, REGISTRY, "/bellwether/g/state"] {
-        for name in world.server.children(parent).unwrap_or_default() {
-            let _ = world.server.operate(Request::Delete { path: format!("{parent}/{name}"), version: None });
+    operate(world, Request::Delete { path: format!("{parent}/{name}"), version: None });
+    if below == "election" {
+        let hex: String = name.chars().filter(|c| *c != '-').collect();
+        for index in (0..world.nodes.len()).filter(|index| hex.contains(guid(*index).as_str())) {
+            tampered(world, index, group);
         }
-        let _ = world.server.operate(Request::Delete { path: parent.to_owned(), version: None });
-    }
-    for path in ["/bellwether/g/epoch", "/bellwether/g"] {
-        let _ = world.server.operate(Request::Delete { path: path.to_owned(), version: None });
     }
     world.fire();
 }
 
-fn tampered(world: &mut World) {
+fn delete_all(world: &mut World, group: usize) {
+    world.say(format_args!("operator: deletes all of g{group}"));
+    for below in ["election", "service_registry", "state"] {
+        let parent = path(group, below);
+        for name in world.ensemble.server.children(&parent).unwrap_or_default() {
+            operate(world, Request::Delete { path: format!("{parent}/{name}"), version: None });
+        }
+        operate(world, Request::Delete { path: parent, version: None });
+    }
+    operate(world, Request::Delete { path: path(group, "epoch"), version: None });
+    operate(world, Request::Delete { path: format!("{ROOT}/{}", group_name(group)), version: None });
     for index in 0..world.nodes.len() {
-        world.history.mark(index, |term| term.tampered = true);
+        tampered(world, index, group);
+    }
+    world.fire();
+}
+
+fn delete_node(world: &mut World, index: usize) {
+    world.say(format_args!("operator: deletes the znode of node-{index}"));
+    operate(world, Request::Delete { path: format!("{ROOT}/nodes/node-{index}"), version: None });
+    world.fire();
+}
+
+fn tampered(world: &mut World, index: usize, group: usize) {
+    let zxid = world.ensemble.server.zxid().unsigned_abs();
+    world.history.tampered.insert((index, group), zxid);
+}
+
+/// Znodes of other programs appear among the children.
+fn litter(world: &mut World, group: usize) {
+    const IN_ELECTION: [&str; 4] = ["lock-0000000000", "x-n_0000000000", "latch-0000000001", "node-0--n_0000000000"];
+    const IN_REGISTRY: [&str; 3] = ["lock-0000000000", "m_0000000000", "m_1"];
+    world.say(format_args!("operator: leaves other programs' znodes in g{group}"));
+    let at = world.rng.usize(0..12);
+    for path in [
+        path(group, &format!("election/{}", IN_ELECTION[at % 4])),
+        path(group, &format!("service_registry/{}", IN_REGISTRY[at % 3])),
+    ] {
+        let data = b"{\"not\":\"ours\"}".as_slice().into();
+        operate(world, Request::Create { path, data, mode: CreateMode::Persistent });
+    }
+    world.fire();
+}
+
+/// The counters that name sequential znodes stand close to 2^31, as after years of joining and leaving.
+fn raise_counters(world: &mut World, group: usize) {
+    if !world.profile.high_counters || world.counters_set {
+        return;
+    }
+    world.say(format_args!("the counters of g{group} stand close to 2^31"));
+    let counter = i32::MAX - world.rng.i32(0..6);
+    for below in ["election", "service_registry"] {
+        if world.ensemble.server.set_counter(&path(group, below), counter).is_ok() {
+            world.counters_set = true;
+        }
     }
 }

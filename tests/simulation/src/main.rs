@@ -5,6 +5,7 @@
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
+use bellwether_simulation::history::History;
 use bellwether_simulation::{Options, run};
 use clap::Parser;
 
@@ -45,7 +46,9 @@ fn main() -> ExitCode {
         ..Options::default()
     };
     let started = now();
-    let (mut seeds, mut steps, mut elections, mut writes, mut swaps) = (0, 0, 0, 0, 0);
+    let (mut seeds, mut steps) = (0_u64, 0_u64);
+    let mut total = History::default();
+    let mut slowest = Duration::ZERO;
     for seed in args.from.. {
         if args.steps.map_or(seeds >= args.seeds, |most| steps >= most) {
             break;
@@ -54,9 +57,16 @@ fn main() -> ExitCode {
             Ok(world) => {
                 seeds += 1;
                 steps += world.step;
-                elections += world.history.elections;
-                writes += world.history.accepted;
-                swaps += world.history.swaps;
+                let history = world.history;
+                total.elections += history.elections;
+                total.writes += history.writes;
+                total.fenced += history.fenced;
+                total.tasks += history.tasks;
+                total.refused += history.refused;
+                total.swaps += history.swaps;
+                total.rollbacks += history.rollbacks;
+                total.faults += history.faults;
+                slowest = slowest.max(history.rest_after.unwrap_or_default());
             }
             Err(violation) => {
                 println!("{violation}");
@@ -71,9 +81,18 @@ fn main() -> ExitCode {
     let took = started.elapsed();
     let per_minute = 60.0 / took.as_secs_f64().max(0.001);
     println!(
-        "{seeds} seeds and {steps} steps in {took:.1?} ({:.0} seeds and {:.0} steps a minute): {elections} elections, {writes} fenced writes and {swaps} swaps; every invariant held",
+        "{seeds} seeds and {steps} steps in {took:.1?} ({:.0} seeds and {:.0} steps a minute): {} faults, {} elections, {} writes accepted and {} fenced off, {} tasks \
+         accepted and {} refused, {} swaps and {} rolled back; at rest after {slowest:?} at most; every invariant held",
         seeds as f64 * per_minute,
-        steps as f64 * per_minute
+        steps as f64 * per_minute,
+        total.faults,
+        total.elections,
+        total.writes,
+        total.fenced,
+        total.tasks,
+        total.refused,
+        total.swaps,
+        total.rollbacks,
     );
     ExitCode::SUCCESS
 }

@@ -4,6 +4,7 @@
 //! for a task is the task's payload. An order is a verb and its argument: see [`act`]. It counts its callbacks and carries the
 //! count over a swap.
 
+mod load;
 mod orders;
 
 wit_bindgen::generate!({ world: "everything", path: "../../../wit", generate_all });
@@ -12,6 +13,7 @@ use std::sync::Mutex;
 
 use bellwether::runtime::state;
 use exports::bellwether::runtime::{handover, lifecycle, observer, ticker, worker};
+use load::{Tally, tally};
 use orders::act;
 use wasi::config::store;
 use wasi::logging::logging::{Level, log};
@@ -76,7 +78,9 @@ impl handover::Guest for Probe {
         if let Ok(Some(order)) = store::get("snapshot") {
             return act(&order).unwrap_or_else(String::into_bytes);
         }
-        format!("1 {}", callbacks()).into_bytes()
+        let tally = *tally();
+        let load = if tally.batches > 0 { format!(" {}", tally.words()) } else { String::new() };
+        format!("1 {}{load}", callbacks()).into_bytes()
     }
 
     fn restore(state: Vec<u8>) -> Result<(), String> {
@@ -84,8 +88,12 @@ impl handover::Guest for Probe {
             act(&order)?;
         }
         let text = String::from_utf8_lossy(&state);
-        let count = text.strip_prefix("1 ").and_then(|count| count.parse().ok());
+        let mut words = text.split(' ');
+        let count = words.next().filter(|version| *version == "1").and_then(|_| words.next()?.parse().ok());
         *callbacks() = count.ok_or_else(|| format!("this is not a state of mine: {text:?}"))?;
+        if let Some(load) = Tally::parse(words) {
+            *tally() = load;
+        }
         Ok(())
     }
 }

@@ -4,9 +4,9 @@ use std::io::{Read, Write};
 use std::time::{Duration, SystemTime};
 
 use crate::bellwether::runtime::{cluster, state, workers};
-use crate::callbacks;
 use crate::wasi::config::store;
 use crate::wasi::logging::logging::{Level, log};
+use crate::{callbacks, load};
 
 type Done = Result<Vec<u8>, String>;
 
@@ -33,6 +33,12 @@ pub fn act(order: &str) -> Done {
         "config-all" => say(store::get_all()),
         "log" => {
             log(Level::Warn, "probe", rest);
+            Ok(Vec::new())
+        }
+        // tell ORDER: logs what came of it
+        "tell" => {
+            let done = act(rest).map(|answer| String::from_utf8_lossy(&answer).into_owned());
+            log(Level::Info, "tell", &format!("{done:?}"));
             Ok(Vec::new())
         }
         "members" => Ok(cluster::members().iter().map(|m| m.id.as_str()).collect::<Vec<_>>().join(",").into_bytes()),
@@ -146,6 +152,13 @@ fn fenced(verb: &str, rest: &str) -> Option<Done> {
                 say(workers::send(to, &payload, ms as u32).map(|answer| answer.len()))
             })
         }
+        // batch COUNT TIMEOUT FOLDER: numbered pieces to whoever is there
+        "batch" => {
+            let (count, ms, folder) = (word(), word(), word());
+            number(count).and_then(|count| load::batch(count, number(ms)? as u32, folder)).map(|()| Vec::new())
+        }
+        // once FOLDER PIECE
+        "once" => load::once(word(), word()),
         // scatter COUNT TIMEOUT: to n0, n1, …
         "scatter" => {
             let (count, ms) = (word(), word());

@@ -106,9 +106,24 @@ fn details(text: &mut String, group: &GroupStatus, now_ms: u64, pen: Pen) {
         let ago = duration(now_ms.saturating_sub(report.at_ms));
         text.push_str(&pen.paint(&format!("  last swap: {}, {ago} ago\n", swap(report)), with));
     }
+    if group.probation {
+        text.push_str(
+            &pen.paint("  the release is on probation: if it fails, the node goes back to the one before\n", YELLOW),
+        );
+    }
     if let Some(error) = &group.last_error {
         text.push_str(&pen.paint(&format!("  last error: {}\n", one_line(error)), YELLOW));
     }
+}
+
+/// A swap that has ended, on one line, with the times of its steps.
+pub fn history(report: &SwapReport) -> String {
+    let steps: Vec<String> =
+        report.steps.iter().map(|step| format!("{} {:.1} ms", step.step, step.took_us as f64 / 1000.0)).collect();
+    let by_itself = if report.rollback { "went back by itself: " } else { "" };
+    let at = duration(report.at_ms);
+    let steps = if steps.is_empty() { String::new() } else { format!(" ({})", steps.join(", ")) };
+    format!("{at} after the start: {by_itself}{}{steps}", swap(report))
 }
 
 /// A swap, on one line.

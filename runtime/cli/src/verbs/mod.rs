@@ -3,6 +3,7 @@
 mod check;
 mod completions;
 mod dev;
+mod history;
 mod kill;
 mod members;
 mod resign;
@@ -31,6 +32,7 @@ pub enum Verb {
     Status(status::Args),
     Members(members::Args),
     Swap(swap::Args),
+    History(history::Args),
     Resign(resign::Args),
     State(state::Args),
     Kill(kill::Args),
@@ -48,6 +50,7 @@ pub fn run(cli: Cli) -> Result<(), Failure> {
         Verb::Status(args) => ask(status::run(&args, global)),
         Verb::Members(args) => ask(members::run(&args, global)),
         Verb::Swap(args) => ask(swap::run(&args, global)),
+        Verb::History(args) => ask(history::run(&args, global)),
         Verb::Resign(args) => ask(resign::run(&args, global)),
         Verb::State(args) => ask(state::run(&args, global)),
         Verb::Kill(args) => ask(kill::run(&args, global)),

@@ -19,7 +19,7 @@ pub use error::{ControlError, ErrorBody, ErrorKind, ErrorReply};
 pub use server::{AdminError, AdminOptions, AdminServer};
 pub use status::{
     CallbackCounts, GroupStatus, Members, NodeList, NodeStatus, ReleaseStatus, Role, SessionState, SessionStatus,
-    StateKeys, StatusReply, SwapOutcome, SwapReport, TaskCounts, Unanswered, WatchScope,
+    StateKeys, StatusReply, StepTime, SwapOutcome, SwapReport, TaskCounts, Unanswered, WatchScope,
 };
 
 /// The header that carries the version of a state key's value, beside the raw value.

@@ -99,8 +99,14 @@ pub struct GroupStatus {
     pub watch: WatchScope,
     /// What it runs; none before the first release is ready.
     pub release: Option<ReleaseStatus>,
-    /// The last swap, or the one that is going on.
+    /// The last swap that ended.
     pub last_swap: Option<SwapReport>,
+    /// Whether the release is on probation still: if it fails now, the node goes back to the one before.
+    #[serde(default)]
+    pub probation: bool,
+    /// The last swaps that ended, oldest first; a bounded number.
+    #[serde(default)]
+    pub history: Vec<SwapReport>,
     /// The work that this node was handed.
     pub tasks: TaskCounts,
     /// The calls into its guest.
@@ -151,6 +157,21 @@ pub struct SwapReport {
     pub at_ms: u64,
     /// For how long callbacks waited, in microseconds; none while it runs or if they never did.
     pub pause_us: Option<u64>,
+    /// Whether the node went back by itself.
+    #[serde(default)]
+    pub rollback: bool,
+    /// How long each step took, in microseconds, in order.
+    #[serde(default)]
+    pub steps: Vec<StepTime>,
+}
+
+/// How long one step of a swap took.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StepTime {
+    /// The step.
+    pub step: Step,
+    /// Its time, in microseconds.
+    pub took_us: u64,
 }
 
 /// Work that a node was handed, since its start.

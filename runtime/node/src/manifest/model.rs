@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use bellwether_core::config::{ElectionFormat, FailurePolicy, TickConfig, Watch};
+use bellwether_core::config::{ElectionFormat, FailurePolicy, Probation, TickConfig, Watch};
 use bellwether_core::id::{GroupName, NodeId};
 use bellwether_guest::grants::Grants;
 use bellwether_guest::limits::Limits;
@@ -109,6 +109,8 @@ pub struct Group {
     pub grants: Grants,
     /// What happens when it fails.
     pub on_failure: FailurePolicy,
+    /// How a new release proves itself.
+    pub probation: Probation,
 }
 
 /// `[group.worker]`: how tasks are done.

@@ -155,6 +155,8 @@ pub(super) struct RawGroup {
     pub grants: Option<RawGrants>,
     /// What happens when the guest fails.
     pub on_failure: Option<RawOnFailure>,
+    /// How a new release proves itself after a swap.
+    pub probation: Option<RawProbation>,
 }
 
 /// A setting of `[group.config]`.
@@ -334,9 +336,12 @@ pub(super) enum RawEnv {
 #[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct RawOnFailure {
-    /// How often in a row the guest is started anew before a leader resigns, 0 to 1000.
+    /// How often in a row the guest is started anew before the last resort, 0 to 1000.
     #[schemars(range(min = 0, max = 1000), extend("default" = 3))]
     pub restarts: Option<u32>,
+    /// The last resort, when starting the guest anew did not help.
+    #[schemars(extend("default" = "resign"))]
+    pub then: Option<RawLastResort>,
     /// The pause before the first new start, 1ms to 1h. It doubles with each failure in a row.
     #[schemars(extend("default" = "100ms"))]
     pub backoff: Option<String>,
@@ -346,4 +351,30 @@ pub(super) struct RawOnFailure {
     /// How long a leader that resigned because its guest failed does not stand again, 1ms to 1day.
     #[schemars(extend("default" = "30s"))]
     pub sit_out: Option<String>,
+}
+
+/// The last resort, when starting the guest anew did not help.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub(super) enum RawLastResort {
+    /// Go on starting it anew.
+    Restart,
+    /// Go back to the release before, if there was one since the node started; otherwise as `resign`.
+    Rollback,
+    /// Give leadership up, and stay out of the election for `sit_out`.
+    Resign,
+    /// Leave the group.
+    Stop,
+}
+
+/// How a new release proves itself after a swap.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RawProbation {
+    /// How long a new release is on probation, 0s to 1day; 0s for no probation.
+    #[schemars(extend("default" = "10s"))]
+    pub lasts: Option<String>,
+    /// How many callbacks may fail in that time, 0 to 1000; one more takes the node back to the release before.
+    #[schemars(range(min = 0, max = 1000), extend("default" = 0))]
+    pub failures: Option<u32>,
 }

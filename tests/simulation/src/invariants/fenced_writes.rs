@@ -3,9 +3,9 @@
 use crate::world::World;
 
 pub(super) fn check(world: &World) -> Result<(), String> {
-    match world.history.writes.last() {
-        Some((writer, held)) if writer != held => {
-            Err(format!("a write of {writer} was accepted while the epoch was {held}"))
+    match world.history.write {
+        Some(write) if write.writer != write.held => {
+            Err(format!("a write of {} was accepted while the epoch was {}", write.writer, write.held))
         }
         _ => Ok(()),
     }

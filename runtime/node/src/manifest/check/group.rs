@@ -5,7 +5,7 @@ use std::num::NonZero;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use bellwether_core::config::{ElectionFormat, FailurePolicy, TickConfig, Watch};
+use bellwether_core::config::{ElectionFormat, FailurePolicy, LastResort, Probation, TickConfig, Watch};
 use bellwether_core::id::GroupName;
 use bellwether_guest::grants::{FileMode, FolderGrant, Grants, StateGrant};
 use bellwether_guest::limits::Limits;
@@ -14,8 +14,8 @@ use super::super::address;
 use super::super::document::child;
 use super::super::model::{Group, Worker};
 use super::super::raw::{
-    RawElectionFormat, RawEnv, RawFileMode, RawFolder, RawGrants, RawGroup, RawLimits, RawOnFailure, RawSetting,
-    RawStateGrant, RawTick, RawTickWhen, RawWatch, RawWorker,
+    RawElectionFormat, RawEnv, RawFileMode, RawFolder, RawGrants, RawGroup, RawLastResort, RawLimits, RawOnFailure,
+    RawProbation, RawSetting, RawStateGrant, RawTick, RawTickWhen, RawWatch, RawWorker,
 };
 use super::{Context, DAY, HOUR, MILLISECOND};
 
@@ -81,6 +81,7 @@ fn check(cx: &mut Context<'_>, at: &str, name: Option<GroupName>, raw: RawGroup)
     let limits = limits(cx, &child(at, "limits"), raw.limits.unwrap_or_default());
     let grants = grants(cx, &child(at, "grants"), raw.grants.unwrap_or_default());
     let on_failure = on_failure(cx, &child(at, "on_failure"), raw.on_failure.unwrap_or_default());
+    let probation = probation(cx, &child(at, "probation"), raw.probation.unwrap_or_default());
     Some(Group {
         name: name?,
         component: component?,
@@ -102,6 +103,7 @@ fn check(cx: &mut Context<'_>, at: &str, name: Option<GroupName>, raw: RawGroup)
         limits,
         grants,
         on_failure,
+        probation,
     })
 }
 
@@ -344,6 +346,14 @@ fn check_variable(name: &str) -> Result<(), &'static str> {
     }
 }
 
+fn probation(cx: &mut Context<'_>, at: &str, raw: RawProbation) -> Probation {
+    let default = Probation::default();
+    Probation {
+        lasts: cx.duration(&child(at, "lasts"), raw.lasts, default.lasts, Duration::ZERO..=DAY),
+        failures: raw.failures.unwrap_or(default.failures),
+    }
+}
+
 fn on_failure(cx: &mut Context<'_>, at: &str, raw: RawOnFailure) -> FailurePolicy {
     let default = FailurePolicy::default();
     let backoff_key = child(at, "backoff");
@@ -364,6 +374,12 @@ fn on_failure(cx: &mut Context<'_>, at: &str, raw: RawOnFailure) -> FailurePolic
     }
     FailurePolicy {
         restarts: raw.restarts.unwrap_or(default.restarts),
+        then: raw.then.map_or(default.then, |then| match then {
+            RawLastResort::Restart => LastResort::Restart,
+            RawLastResort::Rollback => LastResort::Rollback,
+            RawLastResort::Resign => LastResort::Resign,
+            RawLastResort::Stop => LastResort::Stop,
+        }),
         backoff,
         backoff_max,
         sit_out: cx.duration(&child(at, "sit_out"), raw.sit_out, default.sit_out, MILLISECOND..=DAY),

@@ -1,0 +1,121 @@
+//! A new release serves on probation for a while; if it fails, the node goes back to the one before, by itself, and does not
+//! try the bad one again.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use crate::callback::{PrepareFailure, Prepared, Step};
+use crate::command::{Command, Level, SwapOutcome};
+use crate::config::Probation;
+use crate::guest::Guest;
+use crate::id::ReleaseId;
+use crate::link::Cx;
+use crate::swap::Swap;
+use crate::time::Moment;
+
+/// What is known of the release that runs and the one before.
+#[derive(Debug, Clone)]
+pub(crate) struct Trial {
+    config: Probation,
+    until: Option<Moment>,
+    failures: u32,
+    /// The release before, and the state that it gave when it handed over.
+    previous: Option<ReleaseId>,
+    handed: Option<Arc<[u8]>>,
+    /// Releases that failed, and how: a bounded number.
+    bad: VecDeque<(ReleaseId, String)>,
+}
+
+/// Bad releases that are remembered.
+const BAD: usize = 32;
+
+impl Trial {
+    pub fn new(config: Probation) -> Self {
+        Self { config, until: None, failures: 0, previous: None, handed: None, bad: VecDeque::new() }
+    }
+
+    /// A release has taken over.
+    pub fn begin(&mut self, now: Moment, rollback: bool, from: Option<ReleaseId>, handed: Option<Arc<[u8]>>) {
+        self.failures = 0;
+        // What was gone back to has proved itself before, and what it replaced is no way back.
+        self.until = (!rollback && !self.config.lasts.is_zero() && from.is_some()).then(|| now + self.config.lasts);
+        (self.previous, self.handed) = if rollback { (None, None) } else { (from, handed) };
+    }
+
+    /// Whether the release that runs is on probation.
+    pub fn runs(&self, now: Moment) -> bool {
+        self.until.is_some_and(|until| now < until)
+    }
+
+    /// Once it has proved itself, the state that was handed over is of no use any more.
+    pub fn tend(&mut self, now: Moment) {
+        if self.until.is_some_and(|until| until <= now) {
+            self.until = None;
+            self.handed = None;
+        }
+    }
+
+    pub fn deadline(&self) -> Option<Moment> {
+        self.until
+    }
+
+    fn mark(&mut self, release: ReleaseId, why: String) {
+        if self.bad.len() == BAD {
+            self.bad.pop_front();
+        }
+        self.bad.push_back((release, why));
+    }
+
+    fn verdict(&self, release: &ReleaseId) -> Option<&str> {
+        self.bad.iter().find(|(bad, _)| bad == release).map(|(_, why)| why.as_str())
+    }
+}
+
+impl Guest {
+    /// A callback has failed; says whether the node goes back because of it.
+    pub(crate) fn failed_on_probation(&mut self, cx: &mut Cx<'_>, why: &str) -> bool {
+        if !self.probation.runs(cx.now) {
+            return false;
+        }
+        self.probation.failures += 1;
+        self.probation.failures > self.probation.config.failures && self.go_back(cx, why)
+    }
+
+    /// Begins to go back to the release before; says whether there is one.
+    pub(crate) fn go_back(&mut self, cx: &mut Cx<'_>, why: &str) -> bool {
+        let Some(previous) = self.probation.previous.take() else { return false };
+        if self.swap.is_some() {
+            self.roll_back(cx, format!("the release that runs has failed ({why}), and the node goes back"));
+        }
+        let state = self.probation.handed.take();
+        self.probation.until = None;
+        let failed = self.live.as_ref().map(|live| live.prepared.release.clone()).or_else(|| self.lost_release.take());
+        if let Some(failed) = failed {
+            self.probation.mark(failed, why.to_owned());
+        }
+        self.notice(cx, Level::Error, "probation-failed", None, format!("goes back to release {previous}: {why}"));
+        let instance = cx.counters.instance();
+        let swap = Swap::back(previous, state, instance, cx.now);
+        cx.out.push(Command::Prepare { group: self.group.clone(), instance, source: swap.source().clone() });
+        self.swap = Some(swap);
+        true
+    }
+
+    /// Takes the outcome of preparing a release that is to take over.
+    pub(crate) fn swap_prepared(&mut self, cx: &mut Cx<'_>, result: Result<Prepared, PrepareFailure>) {
+        let Some(swap) = &mut self.swap else { return };
+        match result {
+            Ok(prepared) => {
+                let release = prepared.release.clone();
+                swap.prepared(prepared);
+                if let Some(why) = self.probation.verdict(&release).filter(|_| !swap.is_rollback()) {
+                    let reason = format!(
+                        "this release failed its probation on this node before, and is not tried again until the node restarts: {why}"
+                    );
+                    self.end_swap(cx, SwapOutcome::RolledBack(PrepareFailure { step: Step::Probation, reason }));
+                }
+            }
+            Err(failure) => self.end_swap(cx, SwapOutcome::RolledBack(failure)),
+        }
+    }
+}

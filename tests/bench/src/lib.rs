@@ -1,0 +1,9 @@
+//! Bellwether measured beside what a user would pick instead: Curator's recipes and Kazoo's, in processes of their own, on the same
+//! ZooKeeper, in turn. What is timed is the product as it ships: fenced claim and guest callback included.
+
+pub mod bed;
+pub mod failover;
+pub mod field;
+pub mod footprint;
+pub mod handover;
+pub mod report;

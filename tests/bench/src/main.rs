@@ -1,0 +1,124 @@
+//! The benchmarks' command line; `tests/bench.sh` builds and runs it.
+#![allow(clippy::print_stdout, clippy::print_stderr, reason = "that is what it is for")]
+
+use std::time::Duration;
+
+use anyhow::Result;
+use bellwether_bench::failover::Fate;
+use bellwether_bench::field::{Kind, Layout, zookeeper};
+use bellwether_bench::report::{Row, summary};
+use bellwether_bench::{failover, footprint, handover};
+use bellwether_tests::peers_tools::Recipe;
+use clap::{Parser, ValueEnum};
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Name {
+    /// The leader gives up → its successor's callback
+    Handover,
+    /// The leader crashes or stands still → its successor's callback
+    Failover,
+    /// Memory, threads and time to start of one candidate
+    Footprint,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Peers {
+    /// Only Bellwether
+    None,
+    /// Kazoo's Election
+    Kazoo,
+    /// Curator's LeaderLatch and LeaderSelector
+    Curator,
+    /// All of them
+    All,
+}
+
+/// Bellwether beside Curator and Kazoo, in turn, on one ZooKeeper.
+#[derive(Debug, Parser)]
+struct Options {
+    /// What to measure; everything if nothing is named
+    names: Vec<Name>,
+    /// Whom to compare with
+    #[arg(long, default_value = "all")]
+    peers: Peers,
+    /// How often everything is done, all kinds in turn in each round
+    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u16).range(1..=100))]
+    rounds: u16,
+    /// Results as JSON on stdout, one object a line; what happens meanwhile is told on stderr
+    #[arg(long)]
+    json: bool,
+    /// handover: how the candidates are spread, as PROCESSESxCANDIDATES
+    #[arg(long, value_delimiter = ',', default_value = "3x1,1x1,1x10,2x50")]
+    layouts: Vec<Layout>,
+    /// handover: how many are measured in each round
+    #[arg(long, default_value_t = 200)]
+    operations: usize,
+    /// handover: the rest between two, in milliseconds
+    #[arg(long, default_value_t = 20)]
+    pause: u64,
+    /// failover, footprint: how many trials in each round
+    #[arg(long, default_value_t = 5)]
+    trials: usize,
+    /// The session timeout T, in milliseconds; ZooKeeper's tickTime is 200
+    #[arg(long, default_value_t = 3000)]
+    timeout: u64,
+}
+
+fn main() -> Result<()> {
+    let options = Options::parse();
+    let others: &[Recipe] = match options.peers {
+        Peers::None => &[],
+        Peers::Kazoo => &[Recipe::Kazoo],
+        Peers::Curator => &[Recipe::Latch, Recipe::Selector],
+        Peers::All => &[Recipe::Latch, Recipe::Selector, Recipe::Kazoo],
+    };
+    let kinds: Vec<Kind> =
+        std::iter::once(Kind::Bellwether).chain(others.iter().map(|recipe| Kind::Other(*recipe))).collect();
+    let wanted = |name| options.names.is_empty() || options.names.contains(&name);
+    let timeout = Duration::from_millis(options.timeout);
+    let pause = Duration::from_millis(options.pause);
+    let mut rows: Vec<Row> = Vec::new();
+    let mut tell = |row: Row| {
+        if options.json {
+            println!("{}", row.json());
+        }
+        eprintln!("{}", row.line());
+        rows.push(row);
+    };
+    for round in 1..=usize::from(options.rounds) {
+        // A server of its own for each round, the same one for all kinds in it.
+        let server = zookeeper()?;
+        if wanted(Name::Handover) {
+            for layout in &options.layouts {
+                let plan = handover::Plan {
+                    operations: options.operations,
+                    warm_up: (options.operations / 4).min(50),
+                    pause,
+                    timeout,
+                };
+                for kind in &kinds {
+                    let measured = handover::run(*kind, *layout, &server, &plan)?;
+                    tell(Row::handover(*layout, round, *kind, &measured));
+                }
+            }
+        }
+        if wanted(Name::Failover) {
+            for (name, fate) in [("kill -9", Fate::Killed), ("SIGSTOP", Fate::Paused)] {
+                for kind in &kinds {
+                    let trials = failover::run(*kind, &server, timeout, fate, options.trials)?;
+                    tell(Row::failover(name, round, *kind, timeout, &trials));
+                }
+            }
+        }
+        if wanted(Name::Footprint) {
+            for kind in &kinds {
+                let found = footprint::run(*kind, &server, timeout, options.trials)?;
+                tell(Row::footprint(round, *kind, &found));
+            }
+        }
+    }
+    if !options.json {
+        println!("{}", summary(&rows));
+    }
+    Ok(())
+}

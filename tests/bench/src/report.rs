@@ -1,0 +1,178 @@
+//! The figures, for people and for programs.
+
+use std::fmt::Write as _;
+use std::time::Duration;
+
+use bellwether_tests::measure::{Figures, megabytes};
+use serde_json::{Value, json};
+
+use crate::failover::Trial;
+use crate::field::{Kind, Layout};
+use crate::footprint::Footprint;
+use crate::handover::Measured;
+
+fn ms(time: Duration) -> f64 {
+    time.as_secs_f64() * 1e3
+}
+
+/// One kind in one round of one benchmark: what is compared, and what else there is to say.
+#[derive(Debug, Clone)]
+pub struct Row {
+    /// Which benchmark, and in which form.
+    pub what: String,
+    /// The round, from 1.
+    pub round: usize,
+    /// Whose figures.
+    pub kind: Kind,
+    /// The figures by name, in the order in which they are shown. Of those whose names begin with `=` ratios are shown.
+    pub figures: Vec<(String, f64)>,
+}
+
+impl Row {
+    /// Of a hand-over.
+    #[must_use]
+    pub fn handover(layout: Layout, round: usize, kind: Kind, measured: &Measured) -> Self {
+        let operations = measured.times.len() as f64;
+        let figures = vec![
+            ("=p50 ms", ms(measured.times.percentile(50))),
+            ("=p99 ms", ms(measured.times.percentile(99))),
+            ("=CPU ms/op", ms(measured.computed) / operations),
+            ("requests/op", measured.counts.requests as f64 / operations),
+            ("deletion events/op", measured.counts.deletions as f64 / operations),
+            ("other events/op", measured.counts.others as f64 / operations),
+            ("RSS MB", megabytes(measured.resident)),
+        ];
+        Self::new(format!("handover {layout}"), round, kind, figures)
+    }
+
+    /// Of some fail-overs.
+    #[must_use]
+    pub fn failover(name: &str, round: usize, kind: Kind, timeout: Duration, trials: &[Trial]) -> Self {
+        let (mut times, mut awake) = (Figures::default(), Figures::default());
+        for trial in trials {
+            times.push(trial.time);
+            if let Some(time) = trial.awake {
+                awake.push(time);
+            }
+        }
+        let of_timeout = |percent| times.percentile(percent).as_secs_f64() / timeout.as_secs_f64();
+        let mut figures = vec![("=median T", of_timeout(50)), ("max T", of_timeout(100))];
+        if !awake.is_empty() {
+            figures.extend([("woken p50 ms", ms(awake.percentile(50))), ("woken max ms", ms(awake.percentile(100)))]);
+        }
+        Self::new(format!("failover {name}"), round, kind, figures)
+    }
+
+    /// Of some starts.
+    #[must_use]
+    pub fn footprint(round: usize, kind: Kind, found: &[Footprint]) -> Self {
+        let mut start = Figures::default();
+        found.iter().for_each(|one| start.push(one.start));
+        let most = |of: fn(&Footprint) -> u64| found.iter().map(of).max().unwrap_or_default();
+        let figures = vec![
+            ("=start p50 ms", ms(start.percentile(50))),
+            ("=RSS MB", megabytes(most(|one| one.resident))),
+            ("threads", most(|one| one.threads as u64) as f64),
+        ];
+        Self::new("footprint".to_owned(), round, kind, figures)
+    }
+
+    fn new(what: String, round: usize, kind: Kind, figures: Vec<(&str, f64)>) -> Self {
+        let figures = figures.into_iter().map(|(name, figure)| (name.to_owned(), figure)).collect();
+        Self { what, round, kind, figures }
+    }
+
+    /// As one line.
+    #[must_use]
+    pub fn line(&self) -> String {
+        let figures: Vec<String> = self
+            .figures
+            .iter()
+            .map(|(name, figure)| format!("{} {figure:.2}", name.trim_start_matches('=')))
+            .collect();
+        format!("{:<16} round {} {:<14} {}", self.what, self.round, self.kind.to_string(), figures.join(", "))
+    }
+
+    /// For programs.
+    #[must_use]
+    pub fn json(&self) -> Value {
+        let figures: serde_json::Map<_, _> = self
+            .figures
+            .iter()
+            .map(|(name, figure)| (name.trim_start_matches('=').to_owned(), json!(figure)))
+            .collect();
+        json!({ "benchmark": self.what, "round": self.round, "kind": self.kind.to_string(), "figures": figures })
+    }
+}
+
+/// The median of each figure over the rounds, and our ratio to each peer, round by round: one Markdown table a benchmark.
+#[must_use]
+pub fn summary(rows: &[Row]) -> String {
+    let mut text = String::new();
+    let mut benchmarks: Vec<&str> = Vec::new();
+    for row in rows {
+        if !benchmarks.contains(&row.what.as_str()) {
+            benchmarks.push(&row.what);
+        }
+    }
+    for what in benchmarks {
+        let rows: Vec<&Row> = rows.iter().filter(|row| row.what == what).collect();
+        let mut kinds: Vec<Kind> = Vec::new();
+        for row in &rows {
+            if !kinds.contains(&row.kind) {
+                kinds.push(row.kind);
+            }
+        }
+        let of = |kind: Kind| rows.iter().filter(move |row| row.kind == kind);
+        let names: Vec<&str> = rows[0].figures.iter().map(|(name, _)| name.as_str()).collect();
+        let shown: Vec<&str> = names.iter().map(|name| name.trim_start_matches('=')).collect();
+        // Writing to a string cannot fail.
+        let _ = writeln!(text, "\n**{what}**, median of {} rounds\n", of(kinds[0]).count());
+        let _ = writeln!(text, "| | {} |\n|---|{}", shown.join(" | "), "---|".repeat(shown.len()));
+        for kind in &kinds {
+            let figures = (0..names.len()).map(|at| {
+                let mut values: Vec<f64> = of(*kind).map(|row| row.figures[at].1).collect();
+                values.sort_by(f64::total_cmp);
+                format!("{:.2}", values[values.len() / 2])
+            });
+            let _ = writeln!(text, "| {kind} | {} |", figures.collect::<Vec<_>>().join(" | "));
+        }
+        for other in kinds.iter().filter(|kind| **kind != Kind::Bellwether) {
+            let ratios = names.iter().enumerate().map(|(at, name)| {
+                if !name.starts_with('=') {
+                    return String::new();
+                }
+                let pairs = of(Kind::Bellwether).zip(of(*other));
+                let ratios = pairs.map(|(own, other)| format!("{:.2}", own.figures[at].1 / other.figures[at].1));
+                ratios.collect::<Vec<_>>().join(", ")
+            });
+            let _ = writeln!(text, "| ratio to {other}, by round | {} |", ratios.collect::<Vec<_>>().join(" | "));
+        }
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use bellwether_tests::peers_tools::Recipe;
+
+    use super::*;
+
+    #[test]
+    fn ratios_are_told_round_by_round() {
+        let row = |round, kind, figure| Row::new("x".into(), round, kind, vec![("=a", figure), ("b", 1.0)]);
+        let other = Kind::Other(Recipe::Kazoo);
+        let rows = [
+            row(1, Kind::Bellwether, 1.0),
+            row(1, other, 2.0),
+            row(2, Kind::Bellwether, 3.0),
+            row(2, other, 3.0),
+            row(3, Kind::Bellwether, 2.0),
+            row(3, other, 8.0),
+        ];
+        let text = summary(&rows);
+        assert!(text.contains("| Bellwether | 2.00 | 1.00 |"), "{text}");
+        assert!(text.contains("| Kazoo | 3.00 | 1.00 |"), "{text}");
+        assert!(text.contains("| ratio to Kazoo, by round | 0.50, 1.00, 0.25 |  |"), "{text}");
+    }
+}

@@ -1,0 +1,55 @@
+//! The benchmarks in a short form, so that they do not rot. Counts and order are asserted, never times.
+
+use std::time::Duration;
+
+use anyhow::Result;
+use bellwether_bench::failover::{self, Fate};
+use bellwether_bench::field::{Change, Kind, Layout, zookeeper};
+use bellwether_bench::{footprint, handover};
+
+const TIMEOUT: Duration = Duration::from_secs(2);
+
+/// Who was elected, in order; each with a greater epoch than the one before.
+fn elected(changes: &[Change]) -> Vec<&Change> {
+    let elected: Vec<_> = changes.iter().filter(|change| change.elected).collect();
+    assert!(elected.is_sorted_by(|before, after| before.epoch < after.epoch), "{elected:#?}");
+    elected
+}
+
+#[test]
+fn each_resignation_moves_leadership_once_and_wakes_one_candidate() -> Result<()> {
+    let server = zookeeper()?;
+    let operations = 12;
+    let plan = handover::Plan { operations, warm_up: 3, pause: Duration::ZERO, timeout: TIMEOUT };
+    for layout in [Layout { processes: 3, each: 1 }, Layout { processes: 1, each: 10 }] {
+        let measured = handover::run(Kind::Bellwether, layout, &server, &plan)?;
+        assert_eq!(measured.times.len(), operations);
+        assert_eq!(elected(&measured.changes).len(), operations, "{:#?}", measured.changes);
+        // The former leader has been told before its successor: the two alternate.
+        assert!(measured.changes.iter().enumerate().all(|(at, change)| change.elected == (at % 2 == 1)));
+        let demotions = measured.changes.iter().filter(|change| !change.elected).count();
+        assert_eq!(demotions, operations);
+    }
+    Ok(())
+}
+
+#[test]
+fn a_crash_and_a_pause_have_one_successor_each() -> Result<()> {
+    let server = zookeeper()?;
+    for fate in [Fate::Killed, Fate::Paused] {
+        let trials = failover::run(Kind::Bellwether, &server, TIMEOUT, fate, 1)?;
+        assert_eq!(trials.len(), 1);
+        assert_eq!(elected(&trials[0].changes).len(), 1, "{trials:#?}");
+        assert_eq!(trials[0].awake.is_some(), fate == Fate::Paused);
+    }
+    Ok(())
+}
+
+#[test]
+fn a_footprint_is_taken() -> Result<()> {
+    let server = zookeeper()?;
+    let found = footprint::run(Kind::Bellwether, &server, TIMEOUT, 1)?;
+    assert_eq!(found.len(), 1);
+    assert!(found[0].threads > 1 && found[0].resident > 1 << 20, "{found:?}");
+    Ok(())
+}

@@ -1,0 +1,19 @@
+//! A swap loses nothing: the new instance was given the state of the old one as it stood when it took over. When a node goes back
+//! to the release before, that one is given what it had handed over itself, and not what the failed one made of it.
+
+use crate::world::World;
+
+pub(super) fn check(world: &World) -> Result<(), String> {
+    let handover = world.history.handover.as_ref();
+    let Some(handover) = handover.filter(|handover| handover.step == world.step && world.profile.handover) else {
+        return Ok(());
+    };
+    let status = world.nodes[handover.node].core.as_ref().map(|core| core.status(world.now));
+    let record = status.and_then(|mut status| status.groups.swap_remove(handover.group).swaps.pop());
+    let fine = if record.is_some_and(|record| record.rollback) {
+        handover.new.is_none() || handover.new == handover.given
+    } else {
+        handover.old.is_none() || handover.new == handover.old
+    };
+    if fine { Ok(()) } else { Err(format!("node-{}: {handover:?}", handover.node)) }
+}
