@@ -1,5 +1,6 @@
 //! Test support.
 
+pub mod busy;
 pub mod checker;
 pub mod cli;
 pub mod cluster;
@@ -8,5 +9,6 @@ pub mod measure;
 pub mod net;
 pub mod peers_tools;
 pub mod proxy;
+pub mod script;
 pub mod znodes;
 pub mod zookeeper;

@@ -6,6 +6,7 @@
 
 mod load;
 mod orders;
+mod script;
 
 wit_bindgen::generate!({ world: "everything", path: "../../../wit", generate_all });
 

@@ -6,7 +6,7 @@ use std::time::{Duration, SystemTime};
 use crate::bellwether::runtime::{cluster, state, workers};
 use crate::wasi::config::store;
 use crate::wasi::logging::logging::{Level, log};
-use crate::{callbacks, load};
+use crate::{callbacks, load, script};
 
 type Done = Result<Vec<u8>, String>;
 
@@ -41,6 +41,8 @@ pub fn act(order: &str) -> Done {
             log(Level::Info, "tell", &format!("{done:?}"));
             Ok(Vec::new())
         }
+        // script FILE: see there
+        "script" => script::run(rest),
         "members" => Ok(cluster::members().iter().map(|m| m.id.as_str()).collect::<Vec<_>>().join(",").into_bytes()),
         "cluster" => say((cluster::this().id, cluster::epoch(), cluster::leader(), cluster::resign())),
         "answer" => Ok(vec![b'x'; number(rest)? as usize]),
@@ -144,13 +146,21 @@ fn fenced(verb: &str, rest: &str) -> Option<Done> {
             let (to, ms, payload) = (word(), word(), word());
             number(ms).and_then(|ms| say(workers::send(to, payload.as_bytes(), ms as u32)))
         }
-        // send-bytes TO TIMEOUT SIZE
+        // send-bytes TO TIMEOUT SIZE: bytes that are no text, which a probe sends back
         "send-bytes" => {
             let (to, ms, size) = (word(), word(), word());
             number(ms).and_then(|ms| {
-                let payload = vec![0; number(size)? as usize];
+                let payload = vec![0xff; number(size)? as usize];
                 say(workers::send(to, &payload, ms as u32).map(|answer| answer.len()))
             })
+        }
+        // each TIMEOUT ORDER: to every member
+        "each" => {
+            let (ms, order) = rest.split_once(' ').unwrap_or((rest, ""));
+            let members = cluster::members().into_iter();
+            let assignments: Vec<_> =
+                members.map(|m| workers::Assignment { to: m.id, payload: order.as_bytes().to_vec() }).collect();
+            number(ms).and_then(|ms| say(workers::scatter(&assignments, ms as u32)))
         }
         // batch COUNT TIMEOUT FOLDER: numbered pieces to whoever is there
         "batch" => {
@@ -159,6 +169,16 @@ fn fenced(verb: &str, rest: &str) -> Option<Done> {
         }
         // once FOLDER PIECE
         "once" => load::once(word(), word()),
+        // crowd TO COUNT TIMEOUT ORDER: the same to one member, so many times at once
+        "crowd" => {
+            let (to, count, rest) = (word(), word(), word());
+            let (ms, order) = rest.split_once(' ').unwrap_or((rest, ""));
+            number(count).and_then(|count| {
+                let assignment = workers::Assignment { to: to.to_owned(), payload: order.as_bytes().to_vec() };
+                let assignments = vec![assignment; count as usize];
+                say(workers::scatter(&assignments, number(ms)? as u32))
+            })
+        }
         // scatter COUNT TIMEOUT: to n0, n1, …
         "scatter" => {
             let (count, ms) = (word(), word());
@@ -172,6 +192,17 @@ fn fenced(verb: &str, rest: &str) -> Option<Done> {
             })
         }
         "put" => say(state::put(word(), word().as_bytes(), state::Expectation::Anything)),
+        // put-at KEY VERSION VALUE: only if it has that version
+        "put-at" => {
+            let (key, version, value) = (word(), word(), word());
+            number(version)
+                .and_then(|version| say(state::put(key, value.as_bytes(), state::Expectation::Version(version as u32))))
+        }
+        // put-bytes KEY SIZE
+        "put-bytes" => {
+            let (key, size) = (word(), word());
+            number(size).and_then(|size| say(state::put(key, &vec![0; size as usize], state::Expectation::Anything)))
+        }
         "put-new" => say(state::put(word(), word().as_bytes(), state::Expectation::Absent)),
         "get" => say(state::get(rest).map(|e| e.map(|e| (String::from_utf8_lossy(&e.value).into_owned(), e.version)))),
         "delete" => say(state::delete(rest, state::Expectation::Anything)),
