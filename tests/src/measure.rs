@@ -33,6 +33,12 @@ pub fn megabytes(bytes: u64) -> f64 {
     bytes as f64 / 1e6
 }
 
+/// Prints a measurement. The test harness shows it if it is told to: `cargo test … -- --nocapture`.
+#[allow(clippy::print_stdout, reason = "measurements are printed, not asserted")]
+pub fn print(measurement: fmt::Arguments<'_>) {
+    println!("{measurement}");
+}
+
 /// Measured times.
 #[derive(Debug, Clone, Default)]
 pub struct Figures(Vec<Duration>);

@@ -171,6 +171,17 @@ impl Net {
         Ok(())
     }
 
+    /// How many bytes a host has sent to another and knows not to have arrived, on all connections together.
+    ///
+    /// # Errors
+    /// When `ss` fails.
+    pub fn unacknowledged(&self, from: usize, to: usize) -> Result<u64> {
+        let to = self.address(to).to_string();
+        let connections = run(&self.enter(from), &["ss", "-Htn", "state", "established", "dst", &to])?;
+        // Bytes that wait to be read, bytes that wait to be acknowledged, here, there.
+        Ok(connections.lines().filter_map(|line| line.split_whitespace().nth(1)?.parse::<u64>().ok()).sum())
+    }
+
     /// Drops everything between a host and all the other hosts, both ways. Who is outside still reaches it.
     ///
     /// # Errors

@@ -18,6 +18,8 @@ use crate::measure::boottime;
 /// Curator and what it needs, as Debian's packages have them; they name the rest themselves.
 const CURATOR_JARS: [&str; 6] =
     ["curator-recipes", "curator-framework", "curator-client", "zookeeper", "guava", "slf4j-simple"];
+/// Our Java programs.
+const PROGRAMS: [&str; 2] = ["Peer", "Registry"];
 /// The version of Kazoo that is compared with.
 pub const KAZOO: &str = "2.11.0";
 
@@ -44,19 +46,26 @@ impl Recipe {
     }
 
     fn program(self) -> Result<Vec<String>> {
-        let words = match self {
-            Self::Latch | Self::Selector => {
-                let class_path = format!("{}:{}", compiled()?.display(), class_path()?);
-                let recipe = if self == Self::Latch { "latch" } else { "selector" };
-                // As ZooKeeper's own servers here: small, and quick to start.
-                let java = "java -Xms16m -Xss256k -XX:+UseSerialGC -XX:TieredStopAtLevel=4 -XX:-UsePerfData";
-                let quiet = "-Dorg.slf4j.simpleLogger.defaultLogLevel=error";
-                format!("{java} {quiet} -cp {class_path} Peer {recipe}")
-            }
-            Self::Kazoo => format!("{} {}", kazoo()?.display(), sources().join("kazoo/peer.py").display()),
-        };
-        Ok(words.split(' ').map(ToOwned::to_owned).collect())
+        match self {
+            Self::Latch => java(&["Peer", "latch"]),
+            Self::Selector => java(&["Peer", "selector"]),
+            Self::Kazoo => Ok(vec![text(&kazoo()?), text(&sources().join("kazoo/peer.py"))]),
+        }
     }
+}
+
+fn text(path: &Path) -> String {
+    path.display().to_string()
+}
+
+/// A command that runs a Java program of ours.
+fn java(program: &[&str]) -> Result<Vec<String>> {
+    let class_path = format!("{}:{}", compiled()?.display(), class_path()?);
+    // As ZooKeeper's own servers here: small, and quick to start.
+    let options = ["-Xms16m", "-Xss256k", "-XX:+UseSerialGC", "-XX:-UsePerfData"];
+    let quiet = "-Dorg.slf4j.simpleLogger.defaultLogLevel=error";
+    let words = ["java"].into_iter().chain(options).chain([quiet, "-cp", &class_path]);
+    Ok(words.chain(program.iter().copied()).map(ToOwned::to_owned).collect())
 }
 
 fn sources() -> PathBuf {
@@ -101,15 +110,16 @@ fn class_path() -> Result<String> {
     Ok(jars.join(":"))
 }
 
-/// The folder of our Java program's classes, compiled when its source is newer.
+/// The folder of our Java programs' classes, compiled when a source is newer.
 fn compiled() -> Result<PathBuf> {
     let _lock = locked("curator")?;
-    let (folder, source) = (made()?.join("curator"), sources().join("curator/Peer.java"));
-    let changed = |path: &Path| path.metadata().and_then(|about| about.modified()).ok();
-    if changed(&folder.join("Peer.class")) <= changed(&source) {
+    let folder = made()?.join("curator");
+    let changed = |path: PathBuf| path.metadata().and_then(|about| about.modified()).ok();
+    let source = |name: &str| sources().join(format!("curator/{name}.java"));
+    if PROGRAMS.iter().any(|name| changed(folder.join(format!("{name}.class"))) <= changed(source(name))) {
         std::fs::create_dir_all(&folder)?;
         let mut javac = Command::new("javac");
-        javac.arg("-d").arg(&folder).args(["-cp", &class_path()?]).arg(source);
+        javac.arg("-d").arg(&folder).args(["-cp", &class_path()?]).args(PROGRAMS.map(source));
         run(&mut javac, "a JDK is needed here: apt-get install -y --no-install-recommends default-jdk-headless")?;
     }
     Ok(folder)
@@ -147,6 +157,7 @@ struct Heard {
     ended: bool,
     answers: Vec<String>,
     events: Vec<Happened>,
+    members: Vec<Duration>,
 }
 
 /// One process with candidates of another library. Dropping it kills it, and it ends with the test process.
@@ -177,10 +188,23 @@ impl Peer {
         name: &str,
         count: usize,
     ) -> Result<Self> {
-        let program = recipe.program()?;
+        let mut program = recipe.program()?;
+        let timeout = timeout.as_millis().to_string();
+        program.extend([connect, path, &timeout, name, &count.to_string()].map(ToOwned::to_owned));
+        Self::spawn(name, &program)
+    }
+
+    /// Starts Curator's registry, with a session of its own on the ZooKeeper at `connect`.
+    ///
+    /// # Errors
+    /// As [`Peer::start`].
+    pub fn registry(connect: &str) -> Result<Self> {
+        Self::spawn("registry", &java(&["Registry", connect])?)
+    }
+
+    fn spawn(name: &str, program: &[String]) -> Result<Self> {
         let mut child = Command::new(&program[0])
             .args(&program[1..])
-            .args([connect, path, &timeout.as_millis().to_string(), name, &count.to_string()])
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()
@@ -250,6 +274,14 @@ impl Peer {
         Ok(answer.split_once(' ').map_or("", |(_, rest)| rest).to_owned())
     }
 
+    /// Waits until a registry that watches has heard of `count` members since it began, and says when of each, since 1970.
+    ///
+    /// # Errors
+    /// When it does not in time.
+    pub fn heard(&self, count: usize) -> Result<Vec<Duration>> {
+        self.wait("members", |heard| (heard.members.len() >= count).then(|| heard.members.clone()))
+    }
+
     /// How many znodes the election has.
     ///
     /// # Errors
@@ -303,6 +335,7 @@ impl Heard {
                 let at = Duration::from_nanos(stamp.parse().unwrap_or_default()) + slept();
                 self.events.push(Happened { id: (*id).to_owned(), elected: *what == "elected", at });
             }
+            ["heard", stamp] => self.members.push(Duration::from_nanos(stamp.parse().unwrap_or_default())),
             _ => self.answers.push(line),
         }
     }

@@ -125,6 +125,7 @@ struct State {
     accepted: u64,
     requests: BTreeMap<i32, u64>,
     refusing: bool,
+    forgetting: bool,
     over: bool,
 }
 
@@ -202,6 +203,22 @@ impl Watched {
         state.rules.retain(|rule| rule.id != self.id);
         state.stages.insert(self.id, Stage::Done);
         self.shared.changed.notify_all();
+    }
+}
+
+/// A session that is to be replaced: has it been?
+pub struct Forgotten(Arc<Shared>);
+
+impl Forgotten {
+    /// Waits until it has.
+    ///
+    /// # Errors
+    /// When it has not in time.
+    pub fn done(&self, patience: Duration) -> Result<()> {
+        let waiting = self.0.changed.wait_timeout_while(self.0.lock(), patience, |state| state.forgetting);
+        let state = waiting.unwrap_or_else(PoisonError::into_inner).0;
+        ensure!(!state.forgetting, "nobody came back to a session within {patience:?}");
+        Ok(())
     }
 }
 
@@ -296,6 +313,13 @@ impl Proxy {
         state.rules.push(Rule { id, what, which });
         state.stages.insert(id, Stage::Armed);
         Watched { shared: self.shared.clone(), id }
+    }
+
+    /// The next client that comes back to its session is given a new one instead, as some servers do without a word: the server is
+    /// shown a client that never had one.
+    pub fn forget_session(&self) -> Forgotten {
+        self.shared.lock().forgetting = true;
+        Forgotten(self.shared.clone())
     }
 
     /// How many connections were accepted so far.

@@ -84,6 +84,18 @@ impl Server {
         Err(last.context("no free port was found")?)
     }
 
+    /// Starts a server of its own on a host of `net`, and waits until it serves.
+    ///
+    /// # Errors
+    /// As [`Server::start`].
+    pub fn start_on(net: &Net, host: usize, options: &Options) -> Result<Self> {
+        let mut server = Self::prepare(net.address(host), 2181, options, "")?;
+        server.enter = net.enter(host);
+        server.launch()?;
+        server.await_ready()?;
+        Ok(server)
+    }
+
     fn prepare(host: Ipv4Addr, port: u16, options: &Options, ensemble: &str) -> Result<Self> {
         for jar in JARS {
             ensure!(
@@ -320,6 +332,11 @@ impl Ensemble {
     #[must_use]
     pub fn servers(&self) -> &[Server] {
         &self.servers
+    }
+
+    /// The servers, to kill and restart several at once.
+    pub fn servers_mut(&mut self) -> &mut [Server] {
+        &mut self.servers
     }
 
     /// One of the servers, from 0.

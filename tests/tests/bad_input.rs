@@ -97,7 +97,12 @@ fn manifests() -> Result<()> {
     let none = place.run(&["run"])?;
     expect("no manifest in this folder", &none, 3, &["bellwether.toml"])?;
 
-    let cases: [(&str, String, &[&str]); 8] = [
+    let cases: [(&str, String, &[&str]); 9] = [
+        (
+            "a file in the place of the data folder",
+            manifest("data_dir = \"file\"", "", ""),
+            &["bellwether.toml:3:12", "data folder", "not a folder"],
+        ),
         ("not TOML", "[node\n".to_owned(), &["bellwether.toml:1:"]),
         ("an unknown key", manifest("data_dri = \"d\"", "", ""), &["bellwether.toml:3:1", "data_dri", "data_dir"]),
         ("a bad value", manifest("", "connect = \"zk1:2181\"", ""), &["bellwether.toml:5:11", "zookeeper://"]),
@@ -110,7 +115,7 @@ fn manifests() -> Result<()> {
             "a session timeout that is too short",
             manifest("", "connect = \"zookeeper://127.0.0.1:1\"\nsession_timeout = \"2s\"\ntick_time = \"2s\"", ""),
             // 2 s * 150 / 82, as the lease's arithmetic has it.
-            &["session_timeout", "2s", "3.659s", "raise `session_timeout`", "tick_time"],
+            &["bellwether.toml:6:19", "2s is too short", "`session_timeout = \"3659ms\"`", "tick_time"],
         ),
         ("no group", "[node]\nid = \"n\"\n[coordination]\nconnect = \"memory:\"\n".to_owned(), &["group"]),
         (
@@ -200,19 +205,39 @@ fn what_is_taken_or_not_allowed_on_this_machine() -> Result<()> {
             &["192.0.2.1:7400", "no network interface", "`listen`"],
         ),
         (
-            "a file in the place of the data folder",
-            "data_dir = \"file\"".to_owned(),
-            &["data folder", "file", "node.data_dir"],
+            // Where not even root may make anything.
+            "a data folder that cannot be made",
+            "data_dir = \"/sys/bellwether\"".to_owned(),
+            &["/sys/bellwether", "cannot be used", "node.data_dir"],
         ),
         (
             "a file above the data folder",
             "data_dir = \"file/data\"".to_owned(),
-            &["data folder", "file/data", "node.data_dir"],
+            &["file/data", "cannot be used", "node.data_dir"],
         ),
     ];
     for (what, node, words) in cases {
         place.manifest(&manifest(&node, "", ""))?;
         expect(what, &place.run(&["run"])?, 6, words)?;
+    }
+    Ok(())
+}
+
+#[test]
+fn a_node_that_cannot_serve_its_admin_api_leaves_nothing_behind() -> Result<()> {
+    let zookeeper = Server::start()?;
+    let taken = TcpListener::bind("127.0.0.1:0")?;
+    let cluster = Cluster::builder(zookeeper.address())
+        .session_timeout(std::time::Duration::from_secs(30))
+        .node(&format!("admin = \"{}\"\n", taken.local_addr()?))
+        .group("g", guest("minimal"), "")
+        .start()?;
+    assert_eq!(cluster.node(0).wait_exit()?, 6);
+    let znodes = Znodes::of(zookeeper.address());
+    // Without a farewell they would stay for as long as the session.
+    for path in ["nodes", "g/election", "g/service_registry"] {
+        let left = znodes.children(&format!("/bellwether/{path}"))?.unwrap_or_default();
+        ensure!(left.is_empty(), "{path} has {left:?}");
     }
     Ok(())
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use bellwether_tests::cluster::{Cluster, Line};
 use bellwether_tests::guests::guest;
-use bellwether_tests::measure::{Figures, boottime};
+use bellwether_tests::measure::{Figures, boottime, print};
 use bellwether_tests::zookeeper::Server;
 
 const GROUP: &str = "handed";
@@ -111,9 +111,9 @@ fn a_hundred_resignations_move_leadership_once_each_with_a_greater_epoch() -> Re
         assert_eq!((entered.epoch, demoted.epoch), (term.epoch, term.epoch));
         assert!(demoted.at < next.at);
     }
-    println!("hand-over {whole}: from the request to resign until the next on-elected has returned");
-    println!("  until on-demoted has returned: {demoting}");
-    println!("  from there until on-elected is called: {claiming}");
-    println!("  on-elected itself: {telling}");
+    print(format_args!("hand-over {whole}: from the request to resign until the next on-elected has returned"));
+    print(format_args!("  until on-demoted has returned: {demoting}"));
+    print(format_args!("  from there until on-elected is called: {claiming}"));
+    print(format_args!("  on-elected itself: {telling}"));
     Ok(())
 }

@@ -9,9 +9,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use bellwether_tests::cluster::{Cluster, Node, PATIENCE};
 use bellwether_tests::guests::guest;
+use bellwether_tests::measure::print;
 use bellwether_tests::zookeeper::Server;
 use serde_json::Value;
 
@@ -108,15 +109,16 @@ fn notifications(server: &Server) -> Result<BTreeMap<String, i64>> {
     Ok(most)
 }
 
-/// What ZooKeeper counts of watches that fired, by what they fired for.
-fn fired(server: &Server) -> Result<BTreeMap<String, u64>> {
+/// How many watches have fired because a znode was deleted, because it was changed, and because a list of children was: each
+/// counted for each session that held one.
+fn fired(server: &Server) -> Result<[u64; 3]> {
     let counters = server.mntr()?;
-    let watch = |name: &str| name.starts_with("zk_sum_node_") && name.ends_with("_watch_count");
-    Ok(counters
-        .iter()
-        .filter(|(name, _)| watch(name))
-        .filter_map(|(n, v)| Some((n.clone(), v.parse().ok()?)))
-        .collect())
+    let mut sums = [0; 3];
+    for (sum, what) in sums.iter_mut().zip(["deleted", "changed", "children"]) {
+        let name = format!("zk_sum_node_{what}_watch_count");
+        *sum = counters.get(&name).with_context(|| format!("`mntr` has no {name}"))?.parse()?;
+    }
+    Ok(sums)
 }
 
 /// Waits until the line stands: `count` candidates, each but the first watching the one before it.
@@ -160,24 +162,31 @@ fn settle(cluster: &Cluster, server: &Server, count: usize) -> Result<Vec<Candid
     Ok(standing)
 }
 
-/// Kills the node of `departing` and gives the nodes that were sent a notification until the line stands again.
-fn woken_by(cluster: &Cluster, server: &Server, line: &[Candidate], departing: &Candidate) -> Result<Vec<String>> {
+/// Kills the node of `departing`; gives the nodes that were sent a notification until the line stands again, and the watches that
+/// fired (see [`fired`]).
+fn departure(
+    cluster: &Cluster,
+    server: &Server,
+    line: &[Candidate],
+    departing: &Candidate,
+) -> Result<(Vec<String>, [u64; 3])> {
     let (before, counted) = (notifications(server)?, fired(server)?);
     let (code, body) = process(cluster, departing)?.http("POST", &format!("/v1/nodes/{}/kill", departing.node), "")?;
-    anyhow::ensure!(code == 204, "{} was not killed: {code} {body}", departing.node);
+    ensure!(code == 204, "{} was not killed: {code} {body}", departing.node);
     settle(cluster, server, line.len() - 1)?;
-    let after = notifications(server)?;
+    let (after, now) = (notifications(server)?, fired(server)?);
     let woken = line.iter().filter(|one| one.session != departing.session).filter(|one| {
         let (before, after) = (before.get(&one.session), after.get(&one.session));
         before.zip(after).is_none_or(|(before, after)| after > before)
     });
-    let woken = woken.map(|one| one.node.clone()).collect();
-    let fired: Vec<String> = fired(server)?
-        .into_iter()
-        .map(|(name, sum)| format!("{name} +{}", sum - counted.get(&name).copied().unwrap_or_default()))
-        .collect();
-    println!("{} of {} candidates left: woken {woken:?}; watches that fired: {fired:?}", departing.node, line.len());
-    Ok(woken)
+    let woken: Vec<String> = woken.map(|one| one.node.clone()).collect();
+    let fired = [now[0] - counted[0], now[1] - counted[1], now[2] - counted[2]];
+    print(format_args!(
+        "{} of {} candidates left: woken {woken:?}; watches that fired for a deletion, a change, a list: {fired:?}",
+        departing.node,
+        line.len()
+    ));
+    Ok((woken, fired))
 }
 
 #[test]
@@ -203,16 +212,17 @@ fn fifty_candidates_hold_forty_nine_watches_and_a_departure_wakes_one_node() -> 
     assert_eq!(own, [&leader.node], "only the leader watches its own znode");
     // Each other's, the leader's own znode, and the list of the members: there is no other watch at all.
     assert_eq!(count_watches(&server)?, (all - 1 + 2, 1));
-    println!("{all} candidates: {} watches on each other's znodes (wchp)", others.len());
+    print(format_args!("{all} candidates: {} watches on each other's znodes (wchp)", others.len()));
 
     // The leader: the next in line is woken, and nobody else.
-    assert_eq!(woken_by(&cluster, &server, &standing, leader)?, [standing[1].node.as_str()]);
+    let (woken, fired) = departure(&cluster, &server, &standing, leader)?;
+    assert_eq!((woken, fired), (vec![standing[1].node.clone()], [1, 0, 0]));
 
-    // One in the middle: who stands behind it is woken; the new leader too, by its watch on the registry alone. It follows
+    // One in the middle: who stands behind it is woken. The leader is too, by its watch on the list of the members: it follows
     // nobody, and its own znode is where it was.
     let standing = settle(&cluster, &server, all - 1)?;
     let middle = standing.len() / 2;
-    let woken = woken_by(&cluster, &server, &standing, &standing[middle])?;
-    assert_eq!(woken, [standing[0].node.as_str(), standing[middle + 1].node.as_str()]);
+    let (woken, fired) = departure(&cluster, &server, &standing, &standing[middle])?;
+    assert_eq!((woken, fired), (vec![standing[0].node.clone(), standing[middle + 1].node.clone()], [1, 0, 1]));
     Ok(())
 }

@@ -234,12 +234,13 @@ pub struct TooShort {
 pub struct Timing {
     /// `T` itself.
     pub timeout: Duration,
-    /// The lease, counted from the send time of an acknowledged write: 2/3 `T`.
+    /// The lease, counted from the send time of an acknowledged write (or a little earlier): 2/3 `T`.
     pub lease: Duration,
     /// When, from the same point on, the guest must have been demoted or stopped: `T` less half a tickTime (a follower
     /// reports its sessions to the leader that often) and 1 % for clocks that drift.
     pub demoted: Duration,
-    /// Between two heartbeats: `T`/6, so that three may be lost within a lease.
+    /// Between two heartbeats: `T`/6, so that three may be lost within a lease; but a little more than half a tickTime, so
+    /// that each finds the one before it told to the ensemble's leader.
     pub heartbeat: Duration,
 }
 
@@ -256,7 +257,7 @@ impl Timing {
             let least = Duration::from_millis((tick_time.as_millis() as u64 * 150).div_ceil(82).max(1));
             return Err(TooShort { timeout, tick_time, least });
         }
-        Ok(Self { timeout, lease, demoted, heartbeat: timeout / 6 })
+        Ok(Self { timeout, lease, demoted, heartbeat: (timeout / 6).max(tick_time * 11 / 20) })
     }
 }
 
@@ -342,7 +343,7 @@ mod tests {
         let timing = Timing::new(Duration::from_secs(6), Duration::from_secs(2)).unwrap();
         assert_eq!(timing.lease, Duration::from_secs(4));
         assert_eq!(timing.demoted, Duration::from_millis(4940));
-        assert_eq!(timing.heartbeat, Duration::from_secs(1));
+        assert_eq!(timing.heartbeat, Duration::from_millis(1100));
     }
 
     #[test]

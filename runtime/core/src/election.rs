@@ -310,7 +310,8 @@ impl Election {
             Phase::Following { .. } if self.audit_at <= cx.now && cx.link.ready() => self.audit(cx),
             Phase::Lowest { .. } if !wanted => self.leave(cx),
             Phase::Lowest { at } if able && *at <= cx.now && cx.link.ready() => {
-                if let Some(member) = member {
+                let worth_it = cx.link.claim_from(cx.now).is_some_and(|from| from <= cx.now);
+                if let Some(member) = member.filter(|_| worth_it) {
                     self.claim(cx, member);
                 }
             }
@@ -318,11 +319,11 @@ impl Election {
         }
     }
 
-    pub fn deadline(&self, link: &link::Link, able: bool) -> Option<Moment> {
+    pub fn deadline(&self, link: &link::Link, now: Moment, able: bool) -> Option<Moment> {
         match self.phase {
             _ if !link.ready() => None,
             Phase::Unsure { at } => Some(at),
-            Phase::Lowest { at } if able => Some(at),
+            Phase::Lowest { at } if able => link.claim_from(now).map(|from| from.max(at)),
             Phase::Following { .. } => Some(self.audit_at),
             _ => None,
         }
@@ -390,6 +391,16 @@ impl Election {
             Phase::Demoting { leave: true } => self.leave(cx),
             Phase::Demoting { leave: false } => self.unsure(cx.now),
             _ => {}
+        }
+    }
+
+    /// Denied, and no guest leads any more: our znode must not keep the others waiting for as long as the session lives.
+    pub fn withdraw(&mut self, cx: &mut Cx<'_>) {
+        if self.phase == Phase::Denied
+            && cx.link.connected()
+            && let Some(own) = self.own.take()
+        {
+            self.sweep(cx, &own.name);
         }
     }
 
@@ -538,6 +549,8 @@ impl Election {
 
     fn deny(&mut self) -> Outcome {
         self.phase = Phase::Denied;
+        // What is still under way must not bring the election back to life.
+        self.round += 1;
         Outcome::Denied(format!(
             "the ACL of {} or of a znode below it denies this node's identity what it needs (NoAuth): correct the \
              credentials under [coordination] auth, or the ACL",

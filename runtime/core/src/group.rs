@@ -106,6 +106,7 @@ impl Group {
         self.config.candidate
             && self.stood_ready()
             && self.stopping == Stopping::No
+            && self.denied.is_none()
             && self.sitting_out.is_none_or(|until| until <= now)
     }
 
@@ -161,6 +162,9 @@ impl Group {
             self.notice(cx, Level::Info, "demoted", Some(demotion.epoch), text);
             self.election.demoted(cx);
         }
+        if self.demotion.is_none() {
+            self.election.withdraw(cx);
+        }
         let (wanted, able) = (self.wanted(cx.now), self.able());
         self.election.drive(cx, wanted, able, self.registry.own());
         let watch = self.election.leading().is_some() || self.config.watch == Watch::All;
@@ -203,7 +207,7 @@ impl Group {
         [
             lease,
             self.guest.deadline(&self.present()),
-            self.election.deadline(link, able),
+            self.election.deadline(link, now, able),
             self.registry.deadline(link, self.register()),
             self.sitting_out.filter(|until| *until > now),
         ]
@@ -361,16 +365,13 @@ impl Group {
                     self.deny(cx, why);
                 }
             }
-            Purpose::Election(purpose) => match self.election.answered(cx, purpose, tag, result) {
-                election::Outcome::Nothing => {}
-                election::Outcome::Won(epoch) => self.won(cx, epoch),
-                election::Outcome::Superseded => self.demote(cx, DemotionReason::Superseded, false),
-                election::Outcome::Witnessed(epoch) => {
-                    cx.out.push(Command::Witness { group: self.config.name.clone(), epoch });
+            Purpose::Election(purpose) => {
+                if result == Err(RequestError::NoAuth) {
+                    // While the election still knows that it led.
+                    self.demote(cx, DemotionReason::Superseded, true);
                 }
-                election::Outcome::Denied(why) => self.deny(cx, why),
-                election::Outcome::MemberGone => self.registry.taken_away(),
-            },
+                self.election_answered(cx, purpose, tag, result);
+            }
             Purpose::Registry(purpose) => match self.registry.answered(cx, purpose, tag, result) {
                 registry::Outcome::Nothing => {}
                 registry::Outcome::Registered => {
@@ -388,6 +389,25 @@ impl Group {
                     store::Outcome::Changed(instance, key, entry) => self.guest.state_changed(instance, key, entry),
                 }
             }
+        }
+    }
+
+    fn election_answered(
+        &mut self,
+        cx: &mut Cx<'_>,
+        purpose: election::Purpose,
+        tag: Tag,
+        result: Result<Reply, RequestError>,
+    ) {
+        match self.election.answered(cx, purpose, tag, result) {
+            election::Outcome::Nothing => {}
+            election::Outcome::Won(epoch) => self.won(cx, epoch),
+            election::Outcome::Superseded => self.demote(cx, DemotionReason::Superseded, false),
+            election::Outcome::Witnessed(epoch) => {
+                cx.out.push(Command::Witness { group: self.config.name.clone(), epoch });
+            }
+            election::Outcome::Denied(why) => self.deny(cx, why),
+            election::Outcome::MemberGone => self.registry.taken_away(),
         }
     }
 

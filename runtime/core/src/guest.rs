@@ -265,6 +265,8 @@ impl Guest {
 
     /// Does what is due.
     pub fn drive(&mut self, cx: &mut Cx<'_>, present: &Present) {
+        // Before anything else: its deadline also falls due while a call runs.
+        self.probation.tend(cx.now);
         if let Some((_, by)) = present.demoting
             && by <= cx.now
             && !self.demoted()
@@ -280,7 +282,6 @@ impl Guest {
         if self.swap.as_ref().is_some_and(Swap::holds) {
             return self.present(cx, present);
         }
-        self.probation.tend(cx.now);
         let Some(live) = &self.live else {
             if !self.ending
                 && self.loading.is_none()
@@ -339,7 +340,10 @@ impl Guest {
         let tick = (idle && self.ticks(present)).then_some(self.tick_at);
         let restart =
             (idle && !self.ending && self.live.is_none() && self.loading.is_none()).then_some(self.restart_at);
-        [stop, tick, restart, self.probation.deadline()].into_iter().flatten().min()
+        // Looked at between two callbacks only: a deadline that nothing is done about would ring without end.
+        let held = self.swap.as_ref().is_some_and(Swap::holds);
+        let trial = self.probation.deadline().filter(|_| idle && !held);
+        [stop, tick, restart, trial].into_iter().flatten().min()
     }
 
     fn call_live(&mut self, cx: &mut Cx<'_>, callback: Callback, present: &Present) {

@@ -1,7 +1,7 @@
 //! The session as the core sees it: what is under way on it, which watches it holds, and until when it proves that this
 //! node may lead.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
 use crate::command::{Command, Level, Notice};
@@ -28,6 +28,7 @@ pub(crate) enum NodePurpose {
     Look,
     Evict,
     Heartbeat,
+    Audit,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -101,14 +102,67 @@ impl Counters {
     }
 }
 
+/// What is certain of the time at which the ensemble's leader last heard of the session; that time, and not the send time of
+/// a write that it acknowledged, is what the session's end counts from. A follower passes writes on at once, but tells its
+/// leader of the sessions it has heard of only every half tickTime. So a write that was acknowledged proves that
+/// whatever had been answered half a tickTime before it was sent has been told; the write itself may not have been.
+#[derive(Debug, Clone, Default)]
+struct Heard {
+    /// The leader has heard of the session then, or later.
+    certain: Moment,
+    /// When requests were sent and answered, in that order, thinned out.
+    answered: VecDeque<(Moment, Moment)>,
+    /// When the session was asked for, or the last request sent.
+    asked: Moment,
+}
+
+/// So many answers are remembered; with what lies between them, more than anything that is under way can need.
+const ANSWERS: usize = 64;
+
+impl Heard {
+    /// The session was opened: the leader has made it, after it was asked for.
+    fn opened(&mut self) {
+        self.answered.clear();
+        self.certain = self.asked;
+    }
+
+    /// Connected again: the leader was asked whether the session lives, after all that was answered before.
+    fn reconnected(&mut self) {
+        self.certain = self.answered.drain(..).map(|(sent, _)| sent).fold(self.certain, Moment::max);
+    }
+
+    /// A request was answered.
+    fn answered(&mut self, sent: Moment, now: Moment, half_tick: Duration) {
+        if self.answered.back().is_some_and(|(last, _)| sent.since(*last) < half_tick / 10) {
+            return;
+        }
+        if self.answered.len() == ANSWERS {
+            self.answered.pop_front();
+        }
+        self.answered.push_back((sent, now));
+    }
+
+    /// A write that was sent then was acknowledged: what the lease counts from, so that the session ends no earlier than its
+    /// timeout less half a tickTime after that.
+    fn renews(&mut self, sent: Moment, half_tick: Duration) -> Moment {
+        let told = self.answered.iter().rev().find(|(_, answered)| *answered + half_tick <= sent);
+        if let Some((asked, _)) = told {
+            self.certain = self.certain.max(*asked);
+        }
+        sent.min(self.certain + half_tick)
+    }
+}
+
 #[derive(Debug, Clone)]
 pub(crate) struct Link {
     pub generation: Generation,
     pub state: State,
     pub timing: Timing,
     pub safeguards: Safeguards,
-    /// When the last acknowledged write of this session was sent.
+    half_tick: Duration,
+    /// What the lease counts from: see [`Heard::renews`].
     renewed: Option<Moment>,
+    heard: Heard,
     /// The same, whatever became of the session: what the guest must be demoted by counts from here.
     proved: Moment,
     /// Why the session is to be given up, as soon as no guest leads by it.
@@ -142,13 +196,15 @@ pub(crate) enum Change {
 }
 
 impl Link {
-    pub fn new(timing: Timing) -> Self {
+    pub fn new(timing: Timing, tick_time: Duration) -> Self {
         Self {
             generation: Generation(0),
             state: State::Closed { retry_at: Moment::default() },
             timing,
             safeguards: Safeguards::default(),
+            half_tick: tick_time / 2,
             renewed: None,
+            heard: Heard::default(),
             proved: Moment::default(),
             giving_up: None,
             pending: BTreeMap::new(),
@@ -187,6 +243,18 @@ impl Link {
         self.renewed.map(|sent| sent + self.timing.lease)
     }
 
+    /// From when on a claim that is sent is worth it: one that is proved gives a lease of `T`/4 at least. It may lie behind; there is
+    /// none while nothing is certain, until something is answered.
+    pub fn claim_from(&self, now: Moment) -> Option<Moment> {
+        let (lease, least) = (self.timing.lease, self.timing.timeout / 4);
+        let long = |heard: Moment, sent: Moment| heard + self.half_tick + lease >= sent + least;
+        if long(self.heard.certain, now) {
+            return Some(now);
+        }
+        let told = self.heard.answered.iter().map(|(sent, answered)| (*sent, (*answered + self.half_tick).max(now)));
+        told.filter(|(sent, from)| long(*sent, *from)).map(|(_, from)| from).min()
+    }
+
     /// When a guest that led must have been demoted or stopped.
     pub fn demote_by(&self) -> Moment {
         self.proved + self.timing.demoted
@@ -209,6 +277,9 @@ impl Link {
                 && let Some(oldest) = self.pending.values().next()
             {
                 sooner(oldest.sent + self.timing.timeout * 3);
+            }
+            if self.ready() {
+                sooner(self.heard.asked + self.timing.timeout / 3);
             }
             if leading && self.ready() && !self.heartbeat_pending {
                 sooner(self.heartbeat_at);
@@ -241,6 +312,7 @@ impl Cx<'_> {
         if !self.link.connected() {
             return None;
         }
+        self.link.heard.asked = self.now;
         self.link.next_tag += 1;
         let tag = Tag(self.link.next_tag);
         let (writes, watches) = match &request {
@@ -324,6 +396,7 @@ impl Cx<'_> {
             }
         }
         self.link.state = State::Open { session, connected: true };
+        self.link.heard.opened();
         self.link.attempts = 0;
         self.link.trouble = None;
         self.say(Level::Info, "session-opened", format!("session {session} is open, timeout {timeout:?}"));
@@ -348,6 +421,7 @@ impl Cx<'_> {
             return Change::None;
         }
         *connected = true;
+        self.link.heard.reconnected();
         self.link.trouble = None;
         if self.link.presence == Presence::Asking {
             self.link.presence = Presence::Unknown;
@@ -380,12 +454,17 @@ impl Cx<'_> {
 
     fn answered(&mut self, tag: Tag, result: Result<Reply, RequestError>) -> Change {
         let Some(pending) = self.link.pending.remove(&tag) else { return Change::None };
+        let half_tick = self.link.half_tick;
         if pending.writes && result.is_ok() {
-            self.link.renewed = self.link.renewed.max(Some(pending.sent));
-            self.link.proved = self.link.proved.max(pending.sent);
+            let from = self.link.heard.renews(pending.sent, half_tick);
+            self.link.renewed = self.link.renewed.max(Some(from));
+            self.link.proved = self.link.proved.max(from);
             if let Some(until) = self.link.lease() {
                 self.out.push(Command::Extend { until });
             }
+        }
+        if !matches!(result, Err(RequestError::Unknown(_) | RequestError::SessionEnded)) {
+            self.link.heard.answered(pending.sent, self.now, half_tick);
         }
         if pending.watches && result.is_ok() {
             self.link.watches.insert(tag, pending.owner.clone());
@@ -410,6 +489,7 @@ impl Cx<'_> {
             State::Closed { retry_at } if retry_at <= self.now => {
                 self.link.generation = Generation(self.link.generation.0 + 1);
                 self.link.state = State::Opening;
+                self.link.heard.asked = self.now;
                 self.out.push(Command::OpenSession {
                     generation: self.link.generation,
                     timeout: self.node.session_timeout,
@@ -418,6 +498,7 @@ impl Cx<'_> {
             State::Open { connected: true, .. } => match self.link.presence {
                 Presence::Unknown => self.claim_id(),
                 Presence::Taken { again_at } if again_at <= self.now => self.claim_id(),
+                Presence::Held if self.link.heard.asked + self.link.timing.timeout / 3 <= self.now => self.audit(),
                 _ => {}
             },
             _ => {}
@@ -440,6 +521,13 @@ impl Cx<'_> {
                 self.link.heartbeat_at = self.now + self.link.timing.heartbeat;
             }
         }
+    }
+
+    /// Looks whether the node's own znode is still there when nothing else was asked for a while. It also keeps what is certain
+    /// of the session fresh, so that a claim is followed by a lease at once.
+    fn audit(&mut self) {
+        let request = Request::Get { path: self.node.node_path(), watch: false };
+        self.submit(Owner::Node(NodePurpose::Audit), request);
     }
 
     fn own_data(&self) -> std::sync::Arc<[u8]> {
@@ -483,6 +571,16 @@ impl Cx<'_> {
             (NodePurpose::Heartbeat, result) => {
                 self.link.heartbeat_pending = false;
                 if result == Err(RequestError::NoNode) {
+                    self.link.presence = Presence::Unknown;
+                    self.tend();
+                }
+            }
+            (NodePurpose::Audit, result) => {
+                let lost = match &result {
+                    Ok(Reply::Data { stat, .. }) => stat.owner != self.link.session(),
+                    result => *result == Err(RequestError::NoNode),
+                };
+                if lost && self.link.presence == Presence::Held {
                     self.link.presence = Presence::Unknown;
                     self.tend();
                 }

@@ -8,7 +8,7 @@ use crate::config::{GroupConfig, Jitter, NodeConfig, Timing, TooShort};
 use crate::event::{Ask, Event};
 use crate::group::{Group, Stopping};
 use crate::id::{GroupName, RequestId};
-use crate::link::{Change, Counters, Cx, Link};
+use crate::link::{Change, Counters, Cx, Link, State};
 use crate::state::StateError;
 use crate::time::Moment;
 
@@ -54,7 +54,7 @@ impl Node {
             .map(|group| (group.name.clone(), Group::new(&config, group)))
             .collect::<BTreeMap<_, _>>();
         Ok(Self {
-            link: Link::new(timing),
+            link: Link::new(timing, config.tick_time),
             groups,
             rng: Jitter::new(config.seed),
             counters: Counters::default(),
@@ -81,6 +81,13 @@ impl Node {
         if self.finished {
             return out;
         }
+        let unsure_before = self.link.giving_up.is_some();
+        if self.link.lease().is_some_and(|until| until <= now)
+            && self.groups.values().any(|group| group.election.leading().is_some())
+        {
+            // Whatever has come, a lease that has run out is dealt with first: the process may have been paused.
+            self.with_all(now, &mut out, |_, _| {});
+        }
         match event {
             Event::Session { generation, event } => {
                 let change = context!(self, now, &mut out).session_event(generation, event);
@@ -106,7 +113,6 @@ impl Node {
             }
             Event::Tick => self.with_all(now, &mut out, |_, _| {}),
         }
-        let unsure_before = self.link.giving_up.is_some();
         self.tend(now, &mut out);
         if !unsure_before && self.link.giving_up.is_some() {
             // Whoever leads by this session must be told before it is closed.
@@ -169,9 +175,9 @@ impl Node {
         let demoting_or_leading = self.groups.values().any(Group::leads);
         let mut cx = context!(self, now, out);
         if stopped || late {
-            let open = cx.link.session().is_some();
             cx.close_session();
-            if !open || late {
+            let closed = matches!(cx.link.state, State::Closed { .. } | State::Over);
+            if closed || late {
                 out.push(Command::Finished { error: None });
             }
             return;
@@ -200,7 +206,10 @@ impl Node {
             return None;
         }
         let groups = self.groups.values().filter_map(|group| group.deadline(&self.link, now));
-        groups.chain(self.link.deadline(self.leads())).chain(self.stop_by).min()
+        // On the way out, no further session is opened.
+        let link = self.link.deadline(self.leads());
+        let link = link.filter(|_| self.stop_by.is_none() || self.link.session().is_some());
+        groups.chain(link).chain(self.stop_by).min()
     }
 }
 

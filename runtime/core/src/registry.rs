@@ -25,6 +25,8 @@ pub(crate) enum Purpose {
     Tidy,
     /// The list of the members, with a watch.
     List { round: u64 },
+    /// Which one the list's parent is: made again, it begins to count from zero, and its children's names mean others.
+    Identify { round: u64 },
     /// A member that was not known.
     Read { round: u64, name: String },
 }
@@ -60,6 +62,19 @@ struct View {
     known: BTreeMap<String, Registration>,
     /// Names whose znodes hold no member; not read again.
     foreign: BTreeSet<String>,
+    /// The transaction that made the parent of those names.
+    parent: Option<i64>,
+    /// Whether it may have been made again unnoticed: there was no connection for a while.
+    identify: bool,
+}
+
+impl View {
+    /// The names that were read mean nothing any more.
+    fn forget_names(&mut self) {
+        self.known.clear();
+        self.foreign.clear();
+        self.parent = None;
+    }
 }
 
 /// By id, the registration that counts: the latest.
@@ -117,7 +132,13 @@ impl Registry {
 
     pub fn session_lost(&mut self) {
         self.own = Own::Absent { retry_at: Moment::default() };
-        self.view = self.view.take().map(|view| View { known: view.known, stale: true, ..View::default() });
+        self.view = self.view.take().map(|view| View {
+            known: view.known,
+            parent: view.parent,
+            stale: true,
+            identify: true,
+            ..View::default()
+        });
         self.round += 1;
     }
 
@@ -136,6 +157,7 @@ impl Registry {
             view.listing = false;
             view.reading.clear();
             view.stale = true;
+            view.identify = true;
         }
     }
 
@@ -157,7 +179,7 @@ impl Registry {
             }
         }
         if watch && self.view.is_none() {
-            self.view = Some(View { stale: true, ..View::default() });
+            self.view = Some(View { stale: true, identify: true, ..View::default() });
         }
         if !cx.link.ready() {
             return;
@@ -188,6 +210,10 @@ impl Registry {
             view.listing = true;
             if let Some(tag) = view.watch.take() {
                 cx.forget(tag);
+            }
+            if std::mem::take(&mut view.identify) {
+                let request = Request::Get { path: self.path.clone(), watch: false };
+                self.ask(cx, Purpose::Identify { round: self.round }, request);
             }
             let request = Request::List { path: self.path.clone(), watch: true };
             self.ask(cx, Purpose::List { round: self.round }, request);
@@ -265,6 +291,17 @@ impl Registry {
                     self.own = Own::Absent { retry_at: cx.now };
                 }
             }
+            Purpose::Identify { round } => {
+                if let (Some(view), Ok(Reply::Data { stat, .. })) = (&mut self.view, &result)
+                    && round == self.round
+                {
+                    // Nobody writes to it, so that this is the transaction that made it.
+                    if view.parent.is_some_and(|parent| parent != stat.mzxid) {
+                        view.forget_names();
+                    }
+                    view.parent = Some(stat.mzxid);
+                }
+            }
             Purpose::List { round } if round == self.round => return self.listed(cx, tag, result),
             Purpose::List { .. } => cx.forget(tag),
             Purpose::Read { round, name } if round == self.round => self.read(cx, name, result),
@@ -309,7 +346,12 @@ impl Registry {
             result => {
                 view.stale = true;
                 view.retry_at = retry_at;
-                return if result == Err(RequestError::NoNode) { Outcome::ParentsGone } else { Outcome::Nothing };
+                if result != Err(RequestError::NoNode) {
+                    return Outcome::Nothing;
+                }
+                view.forget_names();
+                view.identify = true;
+                return Outcome::ParentsGone;
             }
         };
         self.attempts = 0;

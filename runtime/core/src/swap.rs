@@ -217,12 +217,14 @@ impl Guest {
             }
             (Stage::Presenting(new), Ok(_)) => new.left(running.name),
             (_, result) => {
+                // A snapshot that was refused, because it is too large, leaves the old instance as it was.
+                let lost = result.as_ref().is_err_and(|failure| !failure.leaves_instance());
+                let old_lost = lost && matches!(step, Step::Snapshot);
                 let how = result.err().map_or_else(|| "gave no state".to_owned(), |failure| failure.to_string());
-                let old_lost = matches!(step, Step::Snapshot);
                 let reason = format!("{} {how}", running.name);
                 self.end_swap(cx, SwapOutcome::RolledBack(PrepareFailure { step, reason: reason.clone() }));
                 if old_lost {
-                    self.live = None;
+                    self.lost_release = self.live.take().map(|live| live.prepared.release);
                     return self.failed(cx, running.name, reason, Some(false));
                 }
             }

@@ -221,8 +221,9 @@ struct Busy<'a> {
 impl Busy<'_> {
     async fn handle(&mut self, task: Task, budget: Duration) -> Result<Bytes, WorkError> {
         let Some(worker) = &self.worker else { return Err(WorkError::Overloaded) };
-        let result = worker.instance.handle(task, budget).await;
-        let limit = self.pool.linked.limits().message_bytes;
+        let limits = self.pool.linked.limits();
+        let (own, limit) = (limits.task, limits.message_bytes);
+        let result = worker.instance.handle(task, budget.min(own)).await;
         if result.as_ref().map_or_else(CallFailure::leaves_instance, |_| true)
             && let Some(mut worker) = self.worker.take()
         {
@@ -236,7 +237,8 @@ impl Busy<'_> {
             Ok(answer) if answer.len() as u64 > limit => Err(WorkError::TooLarge(limit)),
             Ok(answer) => Ok(answer.into()),
             Err(CallFailure::Refused(text)) => Err(WorkError::Failed(text)),
-            Err(CallFailure::TimedOut { .. }) => Err(WorkError::TimedOut),
+            // The sender's time is up. A task that takes longer than this member allows has failed instead.
+            Err(CallFailure::TimedOut { .. }) if budget <= own => Err(WorkError::TimedOut),
             Err(failure) => Err(WorkError::Failed(format!("the guest {failure}"))),
         }
     }

@@ -144,8 +144,9 @@ impl Host for InstanceHost {
         if !self.may_act() {
             return Err(ClusterError::Other(RESTORING.into()));
         }
-        if self.term().is_none() {
-            return Err(ClusterError::NotLeader);
+        let Some(term) = self.term() else { return Err(ClusterError::NotLeader) };
+        if self.group.resigned.swap(term.0, Ordering::AcqRel) == term.0 {
+            return Ok(());
         }
         let (node, group, asker) = (self.node.clone(), self.group.name.clone(), self.asker());
         tokio::spawn(async move { node.ask(&group, asker, Ask::Resign).await });

@@ -31,7 +31,16 @@ pub async fn run(manifest: Manifest, options: RunOptions) -> Result<(), NodeErro
     let process = Process::new(&manifest.node.data_dir.join("compiled"))?;
     let coordinator = coordinator(&manifest)?;
     let mut node = Running::start(&process, &manifest, coordinator).await?;
-    let admin = AdminServer::bind(&manifest.node.admin, Arc::clone(&node.control) as _).await?;
+    let admin = match AdminServer::bind(&manifest.node.admin, Arc::clone(&node.control) as _).await {
+        Ok(admin) => admin,
+        Err(error) => {
+            // It may stand in its groups by now, or even lead: it must not leave them as a crash would.
+            node.shut_down().await;
+            let ended = node.ended().await;
+            node.close().await;
+            return ended.and(Err(error.into()));
+        }
+    };
     tracing::info!(node = %manifest.node.id, admin = %admin.address(), address = %node.control.address, "started");
     let mut shutdown = options.shutdown;
     let ended = tokio::select! {

@@ -36,6 +36,8 @@ pub(crate) struct GroupShared {
     pub watch: Watch,
     pub gate: Gate,
     pub fence: Mutex<Fence>,
+    /// The last term that the guest has asked to be rid of: asking again must not fill the mailbox.
+    pub resigned: AtomicU64,
     members: RwLock<Arc<[Arc<Member>]>>,
     pool: RwLock<Option<WorkerPool>>,
     pub counts: Counts,
@@ -57,6 +59,7 @@ impl GroupShared {
             watch,
             gate,
             fence: Mutex::default(),
+            resigned: AtomicU64::new(0),
             members: RwLock::new(Arc::from([])),
             pool: RwLock::new(None),
             counts: Counts::default(),

@@ -15,7 +15,7 @@ use bellwether_core::member::Member;
 use bellwether_core::node::Node;
 use bellwether_core::work::{Task, WorkError};
 use bellwether_guest::grants::StateGrant;
-use bellwether_guest::{Engine, EngineOptions};
+use bellwether_guest::{Engine, EngineError, EngineOptions};
 use bytes::Bytes;
 use futures::FutureExt;
 use futures::future::BoxFuture;
@@ -64,7 +64,18 @@ impl Process {
             runtime: Some(guests.handle().clone()),
             ..EngineOptions::default()
         };
-        let engine = Engine::new(options).map_err(|error| local(error.to_string()))?;
+        let engine = match Engine::new(options) {
+            Ok(engine) => engine,
+            Err(error) => {
+                // Nor dropped, for the same reason as below.
+                guests.shutdown_background();
+                let help = "it lies below `node.data_dir`: set that to a folder that belongs to this user and can be written to";
+                return Err(local(match error {
+                    EngineError::Cache { .. } => format!("{error}\n  help: {help}"),
+                    _ => error.to_string(),
+                }));
+            }
+        };
         Ok(Self { guests: Some(guests), engine })
     }
 

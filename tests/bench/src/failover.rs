@@ -52,9 +52,8 @@ pub fn run(kind: Kind, server: &Server, timeout: Duration, fate: Fate, trials: u
             Fate::Paused => {
                 let from = boottime();
                 field.signal(former, Signal::CONT)?;
-                let told = field.wait("the former leader to notice", &mark, |change| {
-                    change.process == former && !change.elected
-                })?;
+                let told = field
+                    .wait("the former leader to notice", &mark, |change| change.process == former && !change.elected)?;
                 Some(told.at.saturating_sub(from))
             }
         };

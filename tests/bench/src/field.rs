@@ -141,7 +141,9 @@ impl Field {
         let deadline = Instant::now() + PATIENCE;
         let whole = || match &self.processes {
             Processes::Nodes(cluster) => cluster.nodes().iter().all(Node::is_ready),
-            Processes::Peers(_, peers) => peers.iter().all(|peer| peer.count().is_ok_and(|n| n == self.layout.candidates())),
+            Processes::Peers(_, peers) => {
+                peers.iter().all(|peer| peer.count().is_ok_and(|n| n == self.layout.candidates()))
+            }
         };
         while !whole() {
             ensure!(Instant::now() < deadline, "not all candidates took part in time\n{}", self.report());

@@ -12,6 +12,15 @@ use bellwether_tests::zookeeper::Server;
 use crate::bed::{Counts, computed, settled};
 use crate::field::{Change, Field, Kind, Layout};
 
+/// What is waited for between two hand-overs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Rest {
+    /// So long, which disturbs nobody.
+    Pause(Duration),
+    /// Until every candidate says that it takes part again: asking costs something, but then each holds its watch for certain.
+    Whole,
+}
+
 /// How one kind is measured once.
 #[derive(Debug, Clone, Copy)]
 pub struct Plan {
@@ -19,8 +28,8 @@ pub struct Plan {
     pub operations: usize,
     /// Hand-overs before, which do not.
     pub warm_up: usize,
-    /// The rest between two.
-    pub pause: Duration,
+    /// What is waited for between two.
+    pub rest: Rest,
     /// The session timeout.
     pub timeout: Duration,
 }
@@ -49,13 +58,13 @@ pub fn run(kind: Kind, layout: Layout, server: &Server, plan: &Plan) -> Result<M
     let start = vec![0; layout.processes];
     let mut leader = field.wait("a leader", &start, |change| change.elected)?;
     for _ in 0..plan.warm_up {
-        leader = once(&field, &leader, layout, plan.pause)?.0;
+        leader = once(&field, &leader, layout, plan.rest)?.0;
     }
     let (from, before) = (field.mark(), settled(server)?);
     let busy = computed(&field.pids()?)?;
     let mut times = Figures::default();
     for _ in 0..plan.operations {
-        let (next, time) = once(&field, &leader, layout, plan.pause)?;
+        let (next, time) = once(&field, &leader, layout, plan.rest)?;
         leader = next;
         times.push(time);
     }
@@ -65,8 +74,11 @@ pub fn run(kind: Kind, layout: Layout, server: &Server, plan: &Plan) -> Result<M
     Ok(Measured { times, changes: field.changes(&from), counts, computed, resident })
 }
 
-fn once(field: &Field, leader: &Change, layout: Layout, pause: Duration) -> Result<(Change, Duration)> {
-    std::thread::sleep(pause);
+fn once(field: &Field, leader: &Change, layout: Layout, rest: Rest) -> Result<(Change, Duration)> {
+    match rest {
+        Rest::Pause(pause) => std::thread::sleep(pause),
+        Rest::Whole => field.whole()?,
+    }
     let mark = field.mark();
     let from = boottime();
     field.resign(leader)?;

@@ -6,4 +6,5 @@ pub mod failover;
 pub mod field;
 pub mod footprint;
 pub mod handover;
+pub mod registry;
 pub mod report;

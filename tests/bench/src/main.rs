@@ -6,8 +6,9 @@ use std::time::Duration;
 use anyhow::Result;
 use bellwether_bench::failover::Fate;
 use bellwether_bench::field::{Kind, Layout, zookeeper};
+use bellwether_bench::handover::Rest;
 use bellwether_bench::report::{Row, summary};
-use bellwether_bench::{failover, footprint, handover};
+use bellwether_bench::{failover, footprint, handover, registry};
 use bellwether_tests::peers_tools::Recipe;
 use clap::{Parser, ValueEnum};
 
@@ -17,6 +18,8 @@ enum Name {
     Handover,
     /// The leader crashes or stands still → its successor's callback
     Failover,
+    /// A member joins → whoever watches has been told
+    Registry,
     /// Memory, threads and time to start of one candidate
     Footprint,
 }
@@ -56,6 +59,9 @@ struct Options {
     /// handover: the rest between two, in milliseconds
     #[arg(long, default_value_t = 20)]
     pause: u64,
+    /// registry: how many members there are before
+    #[arg(long, value_delimiter = ',', default_value = "100,1000,10000")]
+    members: Vec<usize>,
     /// failover, footprint: how many trials in each round
     #[arg(long, default_value_t = 5)]
     trials: usize,
@@ -93,7 +99,7 @@ fn main() -> Result<()> {
                 let plan = handover::Plan {
                     operations: options.operations,
                     warm_up: (options.operations / 4).min(50),
-                    pause,
+                    rest: Rest::Pause(pause),
                     timeout,
                 };
                 for kind in &kinds {
@@ -107,6 +113,16 @@ fn main() -> Result<()> {
                 for kind in &kinds {
                     let trials = failover::run(*kind, &server, timeout, fate, options.trials)?;
                     tell(Row::failover(name, round, *kind, timeout, &trials));
+                }
+            }
+        }
+        if wanted(Name::Registry) {
+            for members in &options.members {
+                let plan = registry::Plan { members: *members, joins: options.operations, storm: 500 };
+                // Both of Curator's elections would have the same cache beside them, and Kazoo has none.
+                for kind in kinds.iter().filter(|kind| matches!(kind, Kind::Bellwether | Kind::Other(Recipe::Latch))) {
+                    let measured = registry::run(*kind, &server, &format!("{members}"), plan)?;
+                    tell(Row::registry(*members, round, *kind, &measured));
                 }
             }
         }

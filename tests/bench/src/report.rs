@@ -10,6 +10,7 @@ use crate::failover::Trial;
 use crate::field::{Kind, Layout};
 use crate::footprint::Footprint;
 use crate::handover::Measured;
+use crate::registry;
 
 fn ms(time: Duration) -> f64 {
     time.as_secs_f64() * 1e3
@@ -24,6 +25,8 @@ pub struct Row {
     pub round: usize,
     /// Whose figures.
     pub kind: Kind,
+    /// What that is called here.
+    pub name: String,
     /// The figures by name, in the order in which they are shown. Of those whose names begin with `=` ratios are shown.
     pub figures: Vec<(String, f64)>,
 }
@@ -63,6 +66,20 @@ impl Row {
         Self::new(format!("failover {name}"), round, kind, figures)
     }
 
+    /// Of joins. A peer's figures are those of a CuratorCache, whichever election there is beside it.
+    #[must_use]
+    pub fn registry(members: usize, round: usize, kind: Kind, measured: &registry::Measured) -> Self {
+        let figures = vec![
+            ("=p50 ms", ms(measured.times.percentile(50))),
+            ("=p99 ms", ms(measured.times.percentile(99))),
+            ("requests/join", measured.read as f64 / measured.times.len() as f64),
+            ("=500 at once ms", ms(measured.storm)),
+            ("calls for 500", measured.calls as f64),
+        ];
+        let row = Self::new(format!("registry {members}"), round, kind, figures);
+        if kind == Kind::Bellwether { row } else { Self { name: "CuratorCache".to_owned(), ..row } }
+    }
+
     /// Of some starts.
     #[must_use]
     pub fn footprint(round: usize, kind: Kind, found: &[Footprint]) -> Self {
@@ -79,18 +96,15 @@ impl Row {
 
     fn new(what: String, round: usize, kind: Kind, figures: Vec<(&str, f64)>) -> Self {
         let figures = figures.into_iter().map(|(name, figure)| (name.to_owned(), figure)).collect();
-        Self { what, round, kind, figures }
+        Self { what, round, kind, name: kind.to_string(), figures }
     }
 
     /// As one line.
     #[must_use]
     pub fn line(&self) -> String {
-        let figures: Vec<String> = self
-            .figures
-            .iter()
-            .map(|(name, figure)| format!("{} {figure:.2}", name.trim_start_matches('=')))
-            .collect();
-        format!("{:<16} round {} {:<14} {}", self.what, self.round, self.kind.to_string(), figures.join(", "))
+        let figures: Vec<String> =
+            self.figures.iter().map(|(name, figure)| format!("{} {figure:.2}", name.trim_start_matches('='))).collect();
+        format!("{:<16} round {} {:<14} {}", self.what, self.round, self.name, figures.join(", "))
     }
 
     /// For programs.
@@ -101,7 +115,7 @@ impl Row {
             .iter()
             .map(|(name, figure)| (name.trim_start_matches('=').to_owned(), json!(figure)))
             .collect();
-        json!({ "benchmark": self.what, "round": self.round, "kind": self.kind.to_string(), "figures": figures })
+        json!({ "benchmark": self.what, "round": self.round, "kind": self.name, "figures": figures })
     }
 }
 
@@ -117,27 +131,27 @@ pub fn summary(rows: &[Row]) -> String {
     }
     for what in benchmarks {
         let rows: Vec<&Row> = rows.iter().filter(|row| row.what == what).collect();
-        let mut kinds: Vec<Kind> = Vec::new();
+        let mut kinds: Vec<(Kind, &str)> = Vec::new();
         for row in &rows {
-            if !kinds.contains(&row.kind) {
-                kinds.push(row.kind);
+            if !kinds.contains(&(row.kind, &row.name)) {
+                kinds.push((row.kind, &row.name));
             }
         }
         let of = |kind: Kind| rows.iter().filter(move |row| row.kind == kind);
         let names: Vec<&str> = rows[0].figures.iter().map(|(name, _)| name.as_str()).collect();
         let shown: Vec<&str> = names.iter().map(|name| name.trim_start_matches('=')).collect();
         // Writing to a string cannot fail.
-        let _ = writeln!(text, "\n**{what}**, median of {} rounds\n", of(kinds[0]).count());
+        let _ = writeln!(text, "\n**{what}**, median of {} rounds\n", of(kinds[0].0).count());
         let _ = writeln!(text, "| | {} |\n|---|{}", shown.join(" | "), "---|".repeat(shown.len()));
-        for kind in &kinds {
+        for (kind, name) in &kinds {
             let figures = (0..names.len()).map(|at| {
                 let mut values: Vec<f64> = of(*kind).map(|row| row.figures[at].1).collect();
                 values.sort_by(f64::total_cmp);
                 format!("{:.2}", values[values.len() / 2])
             });
-            let _ = writeln!(text, "| {kind} | {} |", figures.collect::<Vec<_>>().join(" | "));
+            let _ = writeln!(text, "| {name} | {} |", figures.collect::<Vec<_>>().join(" | "));
         }
-        for other in kinds.iter().filter(|kind| **kind != Kind::Bellwether) {
+        for (other, peer) in kinds.iter().filter(|(kind, _)| *kind != Kind::Bellwether) {
             let ratios = names.iter().enumerate().map(|(at, name)| {
                 if !name.starts_with('=') {
                     return String::new();
@@ -146,7 +160,7 @@ pub fn summary(rows: &[Row]) -> String {
                 let ratios = pairs.map(|(own, other)| format!("{:.2}", own.figures[at].1 / other.figures[at].1));
                 ratios.collect::<Vec<_>>().join(", ")
             });
-            let _ = writeln!(text, "| ratio to {other}, by round | {} |", ratios.collect::<Vec<_>>().join(" | "));
+            let _ = writeln!(text, "| ratio to {peer}, by round | {} |", ratios.collect::<Vec<_>>().join(" | "));
         }
     }
     text

@@ -5,9 +5,13 @@ use std::time::Duration;
 use anyhow::Result;
 use bellwether_bench::failover::{self, Fate};
 use bellwether_bench::field::{Change, Kind, Layout, zookeeper};
-use bellwether_bench::{footprint, handover};
+use bellwether_bench::handover::{self, Rest};
+use bellwether_bench::{footprint, registry};
 
-const TIMEOUT: Duration = Duration::from_secs(2);
+/// Short, for what waits for the end of a session.
+const TIMEOUT: Duration = Duration::from_secs(3);
+/// Long, for what must not be disturbed by one.
+const LONG: Duration = Duration::from_secs(20);
 
 /// Who was elected, in order; each with a greater epoch than the one before.
 fn elected(changes: &[Change]) -> Vec<&Change> {
@@ -20,7 +24,7 @@ fn elected(changes: &[Change]) -> Vec<&Change> {
 fn each_resignation_moves_leadership_once_and_wakes_one_candidate() -> Result<()> {
     let server = zookeeper()?;
     let operations = 12;
-    let plan = handover::Plan { operations, warm_up: 3, pause: Duration::ZERO, timeout: TIMEOUT };
+    let plan = handover::Plan { operations, warm_up: 3, rest: Rest::Whole, timeout: LONG };
     for layout in [Layout { processes: 3, each: 1 }, Layout { processes: 1, each: 10 }] {
         let measured = handover::run(Kind::Bellwether, layout, &server, &plan)?;
         assert_eq!(measured.times.len(), operations);
@@ -29,6 +33,8 @@ fn each_resignation_moves_leadership_once_and_wakes_one_candidate() -> Result<()
         assert!(measured.changes.iter().enumerate().all(|(at, change)| change.elected == (at % 2 == 1)));
         let demotions = measured.changes.iter().filter(|change| !change.elected).count();
         assert_eq!(demotions, operations);
+        // The successor's watch on the leader's znode, and no other.
+        assert_eq!(measured.counts.deletions, operations as u64, "{:?}", measured.counts);
     }
     Ok(())
 }
@@ -51,5 +57,18 @@ fn a_footprint_is_taken() -> Result<()> {
     let found = footprint::run(Kind::Bellwether, &server, TIMEOUT, 1)?;
     assert_eq!(found.len(), 1);
     assert!(found[0].threads > 1 && found[0].resident > 1 << 20, "{found:?}");
+    Ok(())
+}
+
+#[test]
+fn a_join_costs_the_same_however_many_members_there_are() -> Result<()> {
+    let server = zookeeper()?;
+    let few = registry::run(Kind::Bellwether, &server, "few", registry::Plan { members: 10, joins: 5, storm: 40 })?;
+    let many = registry::run(Kind::Bellwether, &server, "many", registry::Plan { members: 400, joins: 5, storm: 40 })?;
+    for measured in [&few, &many] {
+        assert_eq!(measured.times.len(), 5);
+        // For each the list and the new member, and a few heartbeats and pings meanwhile; never the others again.
+        assert!((2 * 5..100).contains(&measured.read), "{measured:?}");
+    }
     Ok(())
 }

@@ -209,6 +209,12 @@ impl World {
         client.connected = false;
         client.stuck_down.clear();
         let pending = std::mem::take(&mut client.pending);
+        if let Some(session) = client.session {
+            // A watch whose request was not answered is none that the client knows of: the next connection does not set it.
+            for tag in pending.keys() {
+                self.ensemble.server.forget(session, *tag);
+            }
+        }
         self.abandon_packets(index);
         self.say(format_args!("node-{index}: client lost its connection"));
         self.feed(index, Event::Session { generation, event: SessionEvent::Disconnected });

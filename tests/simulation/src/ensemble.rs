@@ -10,7 +10,7 @@ use bellwether_core::time::Moment;
 
 use crate::history::Write;
 use crate::node::{ROOT, group_name};
-use crate::wire::{Parcel, same};
+use crate::wire::Parcel;
 use crate::world::World;
 
 /// The whole ensemble.
@@ -128,7 +128,7 @@ impl World {
         if watches && then.is_ok() {
             // The watch is set on the old state: what has changed since is found when the server catches up.
             let now = self.ensemble.server.apply(session, tag, request.clone());
-            if !same(&then, &now) {
+            if then != now {
                 self.ensemble.server.forget(session, tag);
                 let node = &mut self.nodes[index];
                 node.follower.held.push(tag);

@@ -158,7 +158,7 @@ fn tampered(world: &mut World, index: usize, group: usize) {
 /// Znodes of other programs appear among the children.
 fn litter(world: &mut World, group: usize) {
     const IN_ELECTION: [&str; 4] = ["lock-0000000000", "x-n_0000000000", "latch-0000000001", "node-0--n_0000000000"];
-    const IN_REGISTRY: [&str; 3] = ["lock-0000000000", "m_0000000000", "m_1"];
+    const IN_REGISTRY: [&str; 3] = ["lock-0000000000", "m_9999999999", "m_1"];
     world.say(format_args!("operator: leaves other programs' znodes in g{group}"));
     let at = world.rng.usize(0..12);
     for path in [

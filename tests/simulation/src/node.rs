@@ -4,9 +4,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
 use bellwether_core::command::{Answer, Command, SwapOutcome};
-use bellwether_core::config::{
-    FailurePolicy, GroupConfig, LastResort, NodeConfig, Probation, Safeguards, StateAccess, TickConfig,
-};
+use bellwether_core::config::{FailurePolicy, GroupConfig, NodeConfig, Safeguards, StateAccess, TickConfig};
 use bellwether_core::event::Event;
 use bellwether_core::id::{Epoch, Generation, GroupName, Guid, NodeId, RequestId};
 use bellwether_core::node::Node;
@@ -134,14 +132,12 @@ pub fn core(index: usize, seed: u64, options: &Options, profile: &Profile) -> Op
         callback: Duration::from_secs(2),
         on_failure: FailurePolicy {
             restarts: 3,
-            then: LastResort::default(),
             backoff: Duration::from_millis(50),
             backoff_max: Duration::from_secs(1),
             sit_out: Duration::from_secs(5),
             then: profile.last_resort,
         },
         probation: profile.probation,
-        probation: Probation { lasts: Duration::from_secs(3), failures: 0 },
         state: StateAccess::Leader,
     });
     let safeguards = match options.missing {

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use bellwether_core::event::{Event, SessionEvent};
 use bellwether_core::id::{CallId, Epoch, Generation, InstanceId, SessionId, Tag};
-use bellwether_core::request::{Reply, Request, RequestError};
+use bellwether_core::request::{Request, RequestError};
 
 use crate::client::Cable;
 use crate::guests::Fate;
@@ -58,6 +58,19 @@ fn writes(request: &Request) -> bool {
     !matches!(request, Request::Get { .. } | Request::List { .. } | Request::Sync { .. })
 }
 
+/// A request in a few words.
+fn brief(request: &Request) -> String {
+    match request {
+        Request::Create { path, mode, .. } => format!("create {path} {mode:?}"),
+        Request::Delete { path, .. } => format!("delete {path}"),
+        Request::Set { path, .. } => format!("set {path}"),
+        Request::Get { path, watch } => format!("get {path}{}", if *watch { ", watched" } else { "" }),
+        Request::List { path, watch } => format!("list {path}{}", if *watch { ", watched" } else { "" }),
+        Request::Sync { path } => format!("sync {path}"),
+        Request::Multi(operations) => format!("{operations:?}"),
+    }
+}
+
 impl World {
     pub(crate) fn delay(&mut self) -> Duration {
         // Mostly quick, now and then slow.
@@ -80,6 +93,10 @@ impl World {
             return self.post(Duration::ZERO, index, Parcel::Local(Event::Session { generation, event }));
         };
         client.pending.insert(tag, (now, writes(&request)));
+        if self.options.trace {
+            self.say(format_args!("node-{index}:   {tag} → {}", brief(&request)));
+        }
+        let Some(client) = self.nodes[index].client.as_mut() else { return };
         client.last_up = client.last_up.max(now + delay);
         let (at, connection) = (client.last_up, client.connection);
         self.post_at(at, index, Parcel::Up(Packet { generation, connection, session, tag, request }));
@@ -192,6 +209,14 @@ impl World {
             SessionEvent::Fired { tag } if !client.fired.remove(tag) => return,
             _ => {}
         }
+        match &event {
+            SessionEvent::Answered { tag, result: Ok(_) } => self.say(format_args!("node-{index}:   {tag} ← done")),
+            SessionEvent::Answered { tag, result: Err(error) } => {
+                self.say(format_args!("node-{index}:   {tag} ← {error}"));
+            }
+            SessionEvent::Fired { tag } => self.say(format_args!("node-{index}:   {tag} ← fired")),
+            _ => {}
+        }
         self.feed(index, Event::Session { generation, event });
     }
 
@@ -278,6 +303,3 @@ impl World {
     }
 }
 
-pub(crate) fn same(one: &Result<Reply, RequestError>, other: &Result<Reply, RequestError>) -> bool {
-    one == other
-}

@@ -129,9 +129,9 @@ impl World {
 
     /// Takes the next step, or goes on to `until` if nothing happens before; says whether it did that.
     fn advance(&mut self, until: Moment) -> Result<bool, Violation> {
-        let next = self.parcels.keys().next().map_or(until, |(at, _)| *at);
-        let expiry = self.next_expiry().unwrap_or(until);
-        let at = next.min(expiry).min(until).max(self.now);
+        let next = self.parcels.keys().next().map(|(at, _)| *at);
+        let expiry = self.next_expiry();
+        let at = next.into_iter().chain(expiry).fold(until, Moment::min).max(self.now);
         self.idle = if at == self.now { self.idle + 1 } else { 0 };
         if self.idle > IDLE_MAX {
             let asked: Vec<_> =
@@ -141,10 +141,11 @@ impl World {
         }
         self.now = at;
         self.step += 1;
-        if until <= at && next > at && expiry > at {
+        let due = |moment: Option<Moment>| moment.is_some_and(|moment| moment <= at);
+        if until <= at && !due(next) && !due(expiry) {
             return Ok(true);
         }
-        if expiry <= at {
+        if due(expiry) {
             self.expire();
         } else if let Some((_, (node, incarnation, parcel))) = self.parcels.pop_first()
             && (self.nodes[node].incarnation == incarnation || parcel.outlives())

@@ -130,9 +130,11 @@ impl Direction<'_> {
                 }
                 continue;
             }
-            let Some(frame) = item else { return self.connection.end(false) };
+            let Some(mut frame) = item else { return self.connection.end(false) };
             let first = std::mem::replace(&mut self.first, false);
-            if !first && self.intercepted(&frame) {
+            if first && self.up {
+                self.forget_session(&mut frame);
+            } else if !first && self.intercepted(&frame) {
                 return self.connection.end(true);
             }
             if stream.write_all(&frame).is_err() {
@@ -180,6 +182,20 @@ impl Direction<'_> {
     /// Applies the rules to a frame; true if the connection must end instead of it passing.
     fn intercepted(&self, frame: &[u8]) -> bool {
         if self.up { self.asked(frame) } else { self.answered(frame) }
+    }
+
+    /// Makes a request for an old session one for a new session, if that is wanted.
+    fn forget_session(&self, frame: &mut [u8]) {
+        // After the frame's length: version, last transaction, timeout; then the session and its password with a length.
+        let Some(session) = frame.get_mut(20..28).filter(|session| session.iter().any(|byte| *byte != 0)) else { return };
+        let mut state = self.shared.lock();
+        if std::mem::take(&mut state.forgetting) {
+            session.fill(0);
+            if let Some(password) = frame.get_mut(32..48) {
+                password.fill(0);
+            }
+            self.shared.changed.notify_all();
+        }
     }
 
     fn asked(&self, frame: &[u8]) -> bool {

@@ -3,6 +3,7 @@
 use std::path::Path;
 use std::time::Duration;
 
+use bellwether_core::config::Timing;
 use secrecy::SecretString;
 
 use super::super::address::{self, Connect};
@@ -41,6 +42,22 @@ pub(super) fn check(cx: &mut Context<'_>, raw: RawCoordination) -> Option<Coordi
         Duration::from_secs(2),
         Duration::from_millis(10)..=Duration::from_secs(60),
     );
+    // The coordinator in this process has no tickTime.
+    if matches!(connect, Some(Connect::ZooKeeper { .. }))
+        && let Err(short) = Timing::new(session_timeout, tick_time)
+    {
+        cx.tell(
+            cx.problem(
+                "coordination.session_timeout",
+                "`coordination.session_timeout` is too short for the ensemble's tickTime",
+            )
+            .because(short.to_string())
+            .help(format!(
+                "write `session_timeout = \"{}ms\"` or more, or set `tick_time` to what the ensemble's zoo.cfg says",
+                short.least.as_millis()
+            )),
+        );
+    }
     let wants_auth = raw.auth.is_some();
     let auth = raw.auth.and_then(|raw| auth(cx, raw));
     if wants_auth && auth.is_none() {

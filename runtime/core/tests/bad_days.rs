@@ -1,0 +1,121 @@
+//! A node on bad days, against a server that answers at once: what it must do when it is denied, paused, refused or stopped at
+//! the wrong moment.
+
+mod scripted;
+
+use std::time::Duration;
+
+use bellwether_core::callback::{CallFailure, Callback, Returned};
+use bellwether_core::command::{Answer, Command, SwapOutcome};
+use bellwether_core::event::{Ask, Asker, Event, SessionEvent, Source};
+use bellwether_core::id::{GroupName, RequestId};
+use bellwether_core::request::Request;
+use bellwether_core::status::Role;
+use scripted::{SESSION, World};
+
+fn position(commands: &[Command], what: impl Fn(&Command) -> bool) -> Option<usize> {
+    commands.iter().position(what)
+}
+
+fn is_revoke(command: &Command) -> bool {
+    matches!(command, Command::Revoke { .. })
+}
+
+fn tells_demotion(command: &Command) -> bool {
+    matches!(command, Command::Call { callback: Callback::Demoted(_), .. })
+}
+
+#[test]
+fn a_snapshot_that_is_refused_leaves_the_old_instance_as_it_was() {
+    let mut world = World::leading(&["g"]);
+    let before = world.role("g").1;
+    world.answer_call = |callback| match callback {
+        Callback::Snapshot => Err(CallFailure::Refused("the snapshot is too large".into())),
+        _ => Ok(Returned::Done),
+    };
+    let ask = Ask::Swap(Source::File("next.wasm".into()));
+    world.event(Event::Ask { group: group("g"), request: RequestId(1), asker: Asker::Operator, ask });
+    let answered = |command: &Command| {
+        matches!(command, Command::Answer { answer: Answer::Swapped(SwapOutcome::RolledBack(_)), .. })
+    };
+    assert!(position(&world.log, answered).is_some(), "{:?}", world.log);
+    let stopped: Vec<_> = world.log.iter().filter(|command| matches!(command, Command::Stop { .. })).collect();
+    assert_eq!(stopped.len(), 1, "the new instance and no other: {stopped:?}");
+    assert_eq!(world.role("g").1, before, "the old release runs on");
+    assert_eq!(world.restarts("g"), 0);
+}
+
+#[test]
+fn a_leader_that_is_denied_is_demoted_before_anything_else_and_makes_room() {
+    for denied in ["/election/", "/service_registry"] {
+        let mut world = World::leading(&["g", "h"]);
+        world.denied = denied;
+        world.deny_in = "/bw/g";
+        world.session(SessionEvent::Disconnected);
+        world.session(SessionEvent::Reconnected { session: SESSION });
+        let revoked = position(&world.log, is_revoke).expect("its effects are refused");
+        let told = position(&world.log, tells_demotion).expect("its guest is told");
+        assert!(revoked < told);
+        assert_eq!(world.role("g").0, Role::Denied);
+        assert_eq!(world.candidates("g"), 0, "its znode keeps nobody waiting ({denied})");
+        assert!(!world.log.iter().any(|c| matches!(c, Command::Grant { .. })), "it does not lead again ({denied})");
+        assert_eq!((world.role("h").0, world.candidates("h")), (Role::Leader, 1), "the other group is not concerned");
+    }
+}
+
+#[test]
+fn after_a_pause_the_lease_is_dealt_with_before_whatever_came_first() {
+    let mut world = World::leading(&["g", "h"]);
+    world.now += Duration::from_secs(12);
+    world.session(SessionEvent::Disconnected);
+    assert_eq!(world.log.iter().filter(|command| is_revoke(command)).count(), 2);
+    assert!(is_revoke(&world.log[0]), "{:?}", world.log[0]);
+    assert!(world.leaders().is_empty());
+}
+
+#[test]
+fn a_session_that_ends_during_a_shutdown_is_not_waited_for() {
+    let mut world = World::leading(&["g"]);
+    world.event(Event::Shutdown);
+    world.session(SessionEvent::Ended { reason: "expired".into(), permanent: false });
+    world.now += Duration::from_secs(3);
+    world.event(Event::Tick);
+    assert!(world.node.deadline(world.at()).is_none_or(|at| at > world.at()), "it would ring without end");
+    world.event(Event::Drained { group: group("g") });
+    assert!(world.log.iter().any(|command| matches!(command, Command::Finished { error: None })));
+}
+
+#[test]
+fn a_node_has_stopped_only_when_its_session_is_closed() {
+    let mut world = World::leading(&["g"]);
+    world.event(Event::Shutdown);
+    world.event(Event::Drained { group: group("g") });
+    let finished = |command: &Command| matches!(command, Command::Finished { .. });
+    assert!(position(&world.log, |command| matches!(command, Command::CloseSession { .. })).is_some());
+    world.event(Event::Tick);
+    assert_eq!(position(&world.log, finished), None, "an unrelated event is no reason to go");
+    world.session(SessionEvent::Ended { reason: "closed".into(), permanent: false });
+    assert!(position(&world.log, finished).is_some());
+}
+
+#[test]
+fn a_group_whose_election_stays_unclear_takes_the_session_from_a_quiet_leader() {
+    let mut world = World::leading(&["g", "h"]);
+    // The survey of g never ends well again, while h leads and has nothing to do.
+    world.broken = |request| matches!(request, Request::List { path, .. } if path.ends_with("/g/election"));
+    world.delete_candidates("g");
+    for _ in 0..400 {
+        world.now += Duration::from_millis(500);
+        world.event(Event::Tick);
+        if world.log.iter().any(|command| matches!(command, Command::CloseSession { .. })) {
+            break;
+        }
+    }
+    let closed = position(&world.log, |command| matches!(command, Command::CloseSession { .. }));
+    let told = world.log.iter().rposition(tells_demotion);
+    assert!(told < closed && told.is_some(), "h is told before its session is closed: {told:?} {closed:?}");
+}
+
+fn group(name: &str) -> GroupName {
+    GroupName::new(name).unwrap()
+}

@@ -1,0 +1,256 @@
+//! A node and everything around it in one value: a server, guests and an adapter that answer at once.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+use std::time::Duration;
+
+use bellwether_core::callback::{CallFailure, Callback, Exports, Prepared, Returned};
+use bellwether_core::command::Command;
+use bellwether_core::config::{ElectionFormat, FailurePolicy, GroupConfig, NodeConfig, Probation, StateAccess, Watch};
+use bellwether_core::event::{Event, SessionEvent};
+use bellwether_core::id::{Generation, GroupName, Guid, NodeId, ReleaseId, SessionId};
+use bellwether_core::node::Node;
+use bellwether_core::request::{CreateMode, Op, Reply, Request, RequestError, Stat};
+use bellwether_core::status::{GroupStatus, Role};
+use bellwether_core::time::Moment;
+
+/// The one session that there is.
+pub const SESSION: SessionId = SessionId(7);
+
+#[derive(Clone)]
+struct Znode {
+    data: Arc<[u8]>,
+    stat: Stat,
+}
+
+/// A node `a` with session timeout 6 s and tickTime 2 s, and its surroundings.
+pub struct World {
+    pub node: Node,
+    pub now: Duration,
+    /// What the node has wanted since it began to lead.
+    pub log: Vec<Command>,
+    /// How a guest answers.
+    pub answer_call: fn(&Callback) -> Result<Returned, CallFailure>,
+    /// Reads of paths that begin with `deny_in` and contain this are denied; empty for none.
+    pub denied: &'static str,
+    pub deny_in: &'static str,
+    /// Requests that the server refuses for no good reason.
+    pub broken: fn(&Request) -> bool,
+    tree: BTreeMap<String, Znode>,
+    zxid: i64,
+    generation: Generation,
+    pushed: VecDeque<Event>,
+    watched: BTreeMap<String, bellwether_core::id::Tag>,
+}
+
+impl World {
+    /// A node that leads all of these groups.
+    pub fn leading(groups: &[&str]) -> Self {
+        let config = NodeConfig {
+            id: NodeId::new("a").unwrap(),
+            guid: Guid::new(&"0".repeat(32)).unwrap(),
+            address: "h:1".into(),
+            root: "/bw".into(),
+            session_timeout: Duration::from_secs(6),
+            tick_time: Duration::from_secs(2),
+            audit: Duration::from_secs(10),
+            drain: Duration::from_secs(30),
+            seed: 1,
+        };
+        let configs = groups.iter().map(|name| GroupConfig {
+            name: GroupName::new(name).unwrap(),
+            candidate: true,
+            election_format: ElectionFormat::default(),
+            election_path: None,
+            watch: Watch::Leader,
+            labels: BTreeMap::new(),
+            tick: None,
+            callback: Duration::from_secs(5),
+            on_failure: FailurePolicy::default(),
+            probation: Probation::default(),
+            state: StateAccess::Leader,
+        });
+        let mut world = Self {
+            node: Node::new(config, configs).unwrap(),
+            now: Duration::from_secs(1),
+            log: Vec::new(),
+            answer_call: |_| Ok(Returned::Done),
+            denied: "",
+            deny_in: "",
+            broken: |_| false,
+            tree: BTreeMap::new(),
+            zxid: 0,
+            generation: Generation(0),
+            pushed: VecDeque::new(),
+            watched: BTreeMap::new(),
+        };
+        world.event(Event::Tick);
+        assert_eq!(world.leaders().len(), groups.len(), "{:?}", world.log);
+        world.log.clear();
+        world
+    }
+
+    pub fn at(&self) -> Moment {
+        Moment::from_boot(self.now)
+    }
+
+    fn status(&self, group: &str) -> GroupStatus {
+        let status = self.node.status(self.at());
+        status.groups.into_iter().find(|status| status.name.as_str() == group).unwrap()
+    }
+
+    /// What the node is in a group, and what it runs.
+    pub fn role(&self, group: &str) -> (Role, Option<ReleaseId>) {
+        let status = self.status(group);
+        (status.role, status.release.map(|(release, _, _)| release))
+    }
+
+    pub fn restarts(&self, group: &str) -> u64 {
+        self.status(group).callbacks.restarts
+    }
+
+    /// The groups that the node leads.
+    pub fn leaders(&self) -> Vec<String> {
+        let groups = self.node.status(self.at()).groups;
+        groups.iter().filter(|group| group.role == Role::Leader).map(|group| group.name.to_string()).collect()
+    }
+
+    /// The candidates of a group, all of them this node's.
+    pub fn candidates(&self, group: &str) -> usize {
+        let prefix = format!("/bw/{group}/election/");
+        self.tree.keys().filter(|path| path.starts_with(&prefix)).count()
+    }
+
+    /// As an operator would.
+    pub fn delete_candidates(&mut self, group: &str) {
+        let prefix = format!("/bw/{group}/election/");
+        let gone: Vec<String> = self.tree.keys().filter(|path| path.starts_with(&prefix)).cloned().collect();
+        for path in gone {
+            self.tree.remove(&path);
+            if let Some(tag) = self.watched.remove(&path) {
+                self.session(SessionEvent::Fired { tag });
+            }
+        }
+    }
+
+    pub fn session(&mut self, event: SessionEvent) {
+        self.event(Event::Session { generation: self.generation, event });
+    }
+
+    /// Takes an event and all that follows from it.
+    pub fn event(&mut self, event: Event) {
+        self.pushed.push_back(event);
+        while let Some(event) = self.pushed.pop_front() {
+            self.now += Duration::from_micros(1);
+            for command in self.node.handle(self.at(), event) {
+                self.log.push(command.clone());
+                self.execute(command);
+            }
+        }
+    }
+
+    fn execute(&mut self, command: Command) {
+        let next = match command {
+            Command::OpenSession { generation, timeout } => {
+                self.generation = generation;
+                Event::Session { generation, event: SessionEvent::Opened { session: SESSION, timeout } }
+            }
+            Command::Submit { generation, tag, request } => {
+                if let Request::Get { path, watch: true } = &request {
+                    self.watched.insert(path.clone(), tag);
+                }
+                let result = self.serve(request);
+                Event::Session { generation, event: SessionEvent::Answered { tag, result } }
+            }
+            Command::Prepare { group, instance, .. } => {
+                let exports = Exports { handover: true, ..Exports::default() };
+                let release = ReleaseId(format!("r{}", instance.0).into());
+                let prepared = Prepared { instance, release, digest: "d".into(), exports, took: Arc::from([]) };
+                Event::Prepared { group, instance, result: Ok(prepared) }
+            }
+            Command::Call { group, instance, call, callback, .. } => {
+                Event::Returned { group, instance, call, result: (self.answer_call)(&callback) }
+            }
+            _ => return,
+        };
+        self.pushed.push_back(next);
+    }
+
+    fn serve(&mut self, request: Request) -> Result<Reply, RequestError> {
+        if (self.broken)(&request) {
+            return Err(RequestError::Refused("broken".into()));
+        }
+        if let Request::Get { path, .. } | Request::List { path, .. } = &request
+            && !self.denied.is_empty()
+            && path.starts_with(self.deny_in)
+            && path.contains(self.denied)
+        {
+            return Err(RequestError::NoAuth);
+        }
+        self.zxid += 1;
+        match request {
+            Request::Create { path, data, mode } => {
+                let sequential = mode == CreateMode::EphemeralSequential;
+                let path = if sequential { format!("{path}{:010}", self.zxid) } else { path };
+                let owner = (mode != CreateMode::Persistent).then_some(SESSION);
+                self.create(path.clone(), data, owner)?;
+                Ok(Reply::Created { path })
+            }
+            Request::Delete { path, .. } => self.tree.remove(&path).map(|_| Reply::Deleted).ok_or(RequestError::NoNode),
+            Request::Set { path, data, .. } => self.set(&path, data).map(Reply::Written),
+            Request::Get { path, .. } => {
+                let found = self.tree.get(&path).ok_or(RequestError::NoNode)?;
+                Ok(Reply::Data { data: found.data.clone(), stat: found.stat })
+            }
+            Request::List { path, .. } => {
+                let prefix = format!("{path}/");
+                let names = self.tree.keys().filter_map(|path| path.strip_prefix(&prefix));
+                Ok(Reply::Children(names.filter(|name| !name.contains('/')).map(String::from).collect()))
+            }
+            Request::Sync { .. } => Ok(Reply::Synced),
+            Request::Multi(ops) => {
+                let before = self.tree.clone();
+                let mut stats = Vec::new();
+                for (index, op) in ops.into_iter().enumerate() {
+                    match self.operate(op) {
+                        Ok(stat) => stats.push(stat),
+                        Err(error) => {
+                            self.tree = before;
+                            return Err(RequestError::Multi { index, error: Box::new(error) });
+                        }
+                    }
+                }
+                Ok(Reply::Multi(stats))
+            }
+        }
+    }
+
+    fn operate(&mut self, op: Op) -> Result<Option<Stat>, RequestError> {
+        match op {
+            Op::Check { path, version } => {
+                let found = self.tree.get(&path).ok_or(RequestError::NoNode)?;
+                let other = version.is_some_and(|version| version != found.stat.version);
+                if other { Err(RequestError::BadVersion) } else { Ok(None) }
+            }
+            Op::Create { path, data } => self.create(path, data, None).map(|()| None),
+            Op::Set { path, data, .. } => self.set(&path, data).map(Some),
+            Op::Delete { path, .. } => self.tree.remove(&path).map(|_| None).ok_or(RequestError::NoNode),
+        }
+    }
+
+    fn create(&mut self, path: String, data: Arc<[u8]>, owner: Option<SessionId>) -> Result<(), RequestError> {
+        if self.tree.contains_key(&path) {
+            return Err(RequestError::NodeExists);
+        }
+        self.tree.insert(path, Znode { data, stat: Stat { mzxid: self.zxid, version: 0, owner } });
+        Ok(())
+    }
+
+    fn set(&mut self, path: &str, data: Arc<[u8]>) -> Result<Stat, RequestError> {
+        let found = self.tree.get_mut(path).ok_or(RequestError::NoNode)?;
+        found.data = data;
+        found.stat.version += 1;
+        found.stat.mzxid = self.zxid;
+        Ok(found.stat)
+    }
+}

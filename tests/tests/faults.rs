@@ -1,0 +1,16 @@
+//! Real faults on real processes, on one ZooKeeper server: each scenario ends at rest, and the history of all effects is judged.
+
+#[path = "faults/bed.rs"]
+mod bed;
+#[path = "faults/links.rs"]
+mod links;
+#[path = "faults/operator.rs"]
+mod operator;
+#[path = "faults/processes.rs"]
+mod processes;
+#[path = "faults/races.rs"]
+mod races;
+#[path = "faults/random.rs"]
+mod random;
+#[path = "faults/replies.rs"]
+mod replies;

@@ -1,0 +1,96 @@
+//! The link between a node and its server: cut both ways or one way, broken and made again.
+
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use bellwether_tests::checker::{Kind, Summary};
+use bellwether_tests::proxy::{Flow, Link};
+
+use crate::bed::{Bed, T, WRITES};
+
+/// The leader's link becomes `link` until somebody else leads.
+fn cut(link: Link) -> Result<Summary> {
+    let mut bed = Bed::start(3)?;
+    let leader = bed.rest()?;
+    bed.work()?;
+    let epoch = bed.epoch(leader)?.context("the leader has no epoch")?;
+    bed.proxies[leader].set(link);
+    // The registry changes: where events still arrive, one does.
+    bed.znodes.create(&format!("/bellwether/{WRITES}/service_registry/foreign"), b"")?;
+    bed.wait_demoted(leader, epoch)?;
+    bed.wait_successor(leader, epoch)?;
+    bed.proxies[leader].heal();
+    let summary = bed.conclude()?;
+    ensure!(summary.excused == 0, "nothing was paused, nobody meddled");
+    println!("{link:?}: {summary:?}");
+    Ok(summary)
+}
+
+#[test]
+fn a_leader_that_is_cut_off_is_demoted_before_its_successor_is_told() -> Result<()> {
+    cut(Link { up: Flow::Stall, down: Flow::Stall }).map(drop)
+}
+
+#[test]
+fn a_leader_whose_bytes_are_lost_is_demoted_before_its_successor_is_told() -> Result<()> {
+    cut(Link { up: Flow::Swallow, down: Flow::Swallow }).map(drop)
+}
+
+#[test]
+fn a_leader_that_hears_and_is_not_heard_is_demoted_before_its_successor_is_told() -> Result<()> {
+    cut(Link { up: Flow::Stall, down: Flow::Pass }).map(drop)
+}
+
+#[test]
+fn a_leader_that_is_heard_and_does_not_hear_is_demoted_before_its_successor_is_told() -> Result<()> {
+    cut(Link { up: Flow::Pass, down: Flow::Stall }).map(drop)
+}
+
+#[test]
+fn a_reconnect_within_the_lease_changes_nothing() -> Result<()> {
+    let mut bed = Bed::start(3)?;
+    let leader = bed.rest()?;
+    bed.work()?;
+    let (epoch, session) = (bed.epoch(leader)?, bed.session(leader)?["id"].clone());
+    let connections = bed.proxies[leader].accepted();
+    for round in 0..4 {
+        let accepted = bed.proxies[leader].accepted();
+        if round % 2 == 0 {
+            bed.proxies[leader].reset()
+        } else {
+            bed.proxies[leader].close()
+        }
+        bed.cluster.wait_until("the node to connect again", |cluster| {
+            bed.proxies[leader].accepted() > accepted
+                && cluster.node(leader).status().is_ok_and(|status| status["session"]["state"] == "connected")
+        })?;
+        bed.work()?;
+    }
+    // Late bytes, within what the client takes for a disconnect.
+    bed.proxies[leader].cut();
+    std::thread::sleep(T / 6);
+    bed.proxies[leader].heal();
+    bed.work()?;
+    ensure!(bed.proxies[leader].accepted() >= connections + 4);
+    ensure!((bed.epoch(leader)?, bed.session(leader)?["id"].clone()) == (epoch, session), "something has changed");
+    let summary = bed.conclude()?;
+    let elections = bed.history.effects().iter().filter(|effect| effect.kind == Kind::ElectedEntered).count();
+    ensure!(elections == 2, "one for each group, and no more: {elections}");
+    println!("four reconnects and a short cut: {summary:?}");
+    Ok(())
+}
+
+#[test]
+fn a_slow_link_costs_no_leadership() -> Result<()> {
+    let mut bed = Bed::start(3)?;
+    let leader = bed.rest()?;
+    let epoch = bed.epoch(leader)?;
+    let slow = Flow::Delay(Duration::from_millis(100));
+    bed.proxies[leader].set(Link { up: slow, down: slow });
+    for _ in 0..3 {
+        bed.work()?;
+    }
+    ensure!(bed.epoch(leader)? == epoch);
+    bed.proxies[leader].heal();
+    bed.conclude().map(drop)
+}

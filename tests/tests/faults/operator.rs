@@ -1,0 +1,175 @@
+//! What operators and other programs do to the znodes.
+
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, ensure};
+use bellwether_tests::checker::now_ns;
+use bellwether_tests::guests::guest;
+use bellwether_tests::proxy::op;
+use bellwether_tests::znodes::Znodes;
+
+use crate::bed::{Bed, PATIENCE, T, TASKS, WRITES, busy};
+
+/// Meddles with the znodes of a group at rest, and sees it come to rest again with a later epoch.
+fn meddle(what: impl FnOnce(&Bed, usize) -> Result<()>) -> Result<()> {
+    let mut bed = Bed::start(3)?;
+    let leader = bed.rest()?;
+    bed.work()?;
+    let epoch = bed.epoch(leader)?.context("the leader has no epoch")?;
+    let from = now_ns();
+    what(&bed, leader)?;
+    // The news takes a round trip and a callback to arrive.
+    let demoted = bed.wait_demoted(leader, epoch)?;
+    bed.history.meddled(from, demoted);
+    let summary = bed.conclude()?;
+    let leader = bed.rest()?;
+    ensure!(bed.epoch(leader)? > Some(epoch), "epochs grow, whatever is deleted");
+    println!("{summary:?}");
+    Ok(())
+}
+
+#[test]
+fn the_leaders_znode_is_deleted() -> Result<()> {
+    meddle(|bed, leader| bed.znodes.delete(&bed.candidate(leader)?))
+}
+
+#[test]
+fn the_election_is_deleted_and_its_counter_begins_anew() -> Result<()> {
+    meddle(|bed, _| bed.delete_all(&format!("/bellwether/{WRITES}/election")))
+}
+
+#[test]
+fn the_whole_group_is_deleted() -> Result<()> {
+    meddle(|bed, _| bed.delete_all(&format!("/bellwether/{WRITES}")))
+}
+
+#[test]
+fn a_followers_znode_is_deleted() -> Result<()> {
+    let mut bed = Bed::start(3)?;
+    let leader = bed.rest()?;
+    let epoch = bed.epoch(leader)?;
+    let follower = (leader + 1) % 3;
+    let before = bed.candidate(follower)?;
+    bed.znodes.delete(&before)?;
+    bed.cluster.wait_until("the follower to join again", |_| {
+        bed.candidate(follower).is_ok_and(|candidate| candidate != before)
+    })?;
+    let summary = bed.conclude()?;
+    ensure!(bed.epoch(leader)? == epoch && summary.excused == 0, "the leader has nothing to do with it");
+    Ok(())
+}
+
+#[test]
+fn znodes_of_others_are_left_alone_and_outrank_nobody() -> Result<()> {
+    let mut bed = Bed::prepare(3, busy)?;
+    let guid = "0123456789abcdef0123456789abcdef";
+    for path in ["/bellwether".to_owned(), format!("/bellwether/{WRITES}")] {
+        bed.znodes.create(&path, b"")?;
+    }
+    let foreign = [
+        ("election", "lock-0000000000".to_owned()),
+        ("election", "_c_0d7e-latch-0000000000".to_owned()),
+        ("election", format!("x-{guid}-n_0")),
+        ("election", format!("x-{guid}-n_+000000000")),
+        ("election", format!("-{guid}-n_0000000000")),
+        // A candidate from after the counter's end: whoever orders by text takes it for the first.
+        ("election", format!("a-{guid}-n_-2147483648")),
+        ("service_registry", "somebody".to_owned()),
+        ("service_registry", "m_x".to_owned()),
+    ];
+    for part in ["election", "service_registry"] {
+        bed.znodes.create(&format!("/bellwether/{WRITES}/{part}"), b"")?;
+    }
+    for (part, name) in &foreign {
+        bed.znodes.create(&format!("/bellwether/{WRITES}/{part}/{name}"), b"not ours")?;
+    }
+    bed.cluster.nodes().iter().try_for_each(|node| node.start())?;
+    let leader = bed.rest()?;
+    bed.work()?;
+    bed.cluster.node(leader).cli(&["resign", WRITES])?.ok()?;
+    bed.cluster.wait_successor(WRITES, leader)?;
+    bed.rest()?;
+    for (part, name) in &foreign {
+        let znode = bed.znodes.get(&format!("/bellwether/{WRITES}/{part}/{name}"))?;
+        ensure!(znode.is_some_and(|znode| znode.version == 0), "{name} was touched");
+    }
+    bed.work()?;
+    bed.check().map(drop)
+}
+
+#[test]
+fn a_node_that_may_not_says_so_once_and_ends() -> Result<()> {
+    let bed = Bed::prepare(1, busy)?;
+    let owner = Znodes::of(bed.zookeeper.address()).with_credentials("somebody:else");
+    bed.znodes.create("/bellwether", b"")?;
+    owner.create_private(&format!("/bellwether/{WRITES}"), b"")?;
+    bed.cluster.node(0).start()?;
+    ensure!(bed.cluster.node(0).wait_exit()? == 5);
+    let said = bed.cluster.node(0).logged(0, |line| line.level() == "ERROR" && line.message().contains("NoAuth"));
+    ensure!(!said.is_empty() && said.len() <= 2, "{said:?}");
+    let asked = bed.proxies[0].requests(op::CREATE) + bed.proxies[0].requests(op::CREATE2);
+    ensure!(asked < 40, "{asked} creates look like a loop of retries");
+    Ok(())
+}
+
+#[test]
+fn a_thousand_members_at_once_cost_one_read_each_and_few_callbacks() -> Result<()> {
+    const MEMBERS: usize = 1000;
+    let bed = Bed::prepare(1, |builder| builder.group(WRITES, guest("probe"), ""))?;
+    bed.cluster.node(0).start()?;
+    bed.cluster.wait_ready()?;
+    let (reads, called) = (bed.proxies[0].requests(op::GET_DATA), callbacks(&bed)?);
+    let took = join_at_once(&bed.znodes, MEMBERS)?;
+    bed.cluster.wait_for("the leader to know them all", PATIENCE, |cluster| {
+        (cluster.node(0).group(WRITES).ok()?["members"].as_array()?.len() == MEMBERS).then_some(())
+    })?;
+    let read = bed.proxies[0].requests(op::GET_DATA) - reads;
+    let called = callbacks(&bed)? - called;
+    println!("{MEMBERS} members within {took:?}: {read} reads, {called} callbacks");
+    ensure!(read < MEMBERS as u64 * 3 / 2, "{read} reads for {MEMBERS} members");
+    ensure!(called < MEMBERS as u64, "{called} callbacks for {MEMBERS} members");
+    Ok(())
+}
+
+/// Makes so many members, many at a time, and says how long that took.
+fn join_at_once(znodes: &Znodes, members: usize) -> Result<Duration> {
+    const HANDS: usize = 16;
+    let start = Instant::now();
+    std::thread::scope(|scope| {
+        let hands = (0..HANDS).map(|hand| {
+            scope.spawn(move || {
+                (hand..members).step_by(HANDS).try_for_each(|n| {
+                    let member = serde_json::json!({ "id": format!("m{n}"), "address": "127.0.0.1:1", "labels": {} });
+                    let path = format!("/bellwether/{WRITES}/service_registry/m_{n:010}");
+                    znodes.create(&path, member.to_string().as_bytes())
+                })
+            })
+        });
+        let hands: Vec<_> = hands.collect();
+        hands.into_iter().try_for_each(|hand| hand.join().map_err(|_| anyhow::anyhow!("a thread panicked"))?)
+    })?;
+    Ok(start.elapsed())
+}
+
+fn callbacks(bed: &Bed) -> Result<u64> {
+    bed.cluster.node(0).group(WRITES)?["callbacks"]["called"].as_u64().context("no count of callbacks")
+}
+
+#[test]
+fn a_node_whose_id_is_taken_waits_and_disturbs_nobody() -> Result<()> {
+    let mut bed = Bed::prepare(3, |builder| busy(builder.ids(|index| format!("n{}", index.min(1)))))?;
+    bed.cluster.node(0).start()?;
+    bed.cluster.node(1).start()?;
+    bed.cluster.wait_ready()?;
+    let leader = bed.cluster.wait_leader(WRITES)?;
+    let epoch = bed.epoch(leader)?;
+    bed.cluster.node(2).start()?;
+    bed.cluster.node(2).wait_log(0, "an id that is taken", |line| line.what() == "duplicate-node-id")?;
+    std::thread::sleep(T);
+    ensure!(bed.epoch(leader)? == epoch);
+    for group in [WRITES, TASKS] {
+        let candidates = bed.znodes.children(&format!("/bellwether/{group}/election"))?.unwrap_or_default();
+        ensure!(candidates.len() == 2, "{candidates:?}");
+    }
+    bed.check().map(drop)
+}

@@ -1,0 +1,128 @@
+//! What changes while a node looks away: sessions that are replaced, znodes that go and come back at the wrong moment.
+
+use anyhow::{Context, Result, ensure};
+use bellwether_tests::proxy::{Flow, Link, op};
+
+use crate::bed::{Bed, PATIENCE, T, TASKS, WRITES, busy};
+
+/// Candidates of [`WRITES`] with the session that each lives by.
+fn owners(bed: &Bed) -> Result<Vec<(String, Option<String>)>> {
+    let candidates = bed.znodes.below(&format!("/bellwether/{WRITES}/election"))?;
+    Ok(candidates.into_iter().map(|(name, znode)| (name, znode.owner)).collect())
+}
+
+#[test]
+fn a_leader_that_dies_and_comes_back_at_once_does_not_take_its_old_candidate_for_its_own() -> Result<()> {
+    let mut bed = Bed::start(3)?;
+    for _ in 0..3 {
+        let leader = bed.rest()?;
+        bed.work()?;
+        let (epoch, candidate) = (bed.epoch(leader)?.context("no epoch")?, bed.candidate(leader)?);
+        bed.kill(leader);
+        bed.cluster.node(leader).start()?;
+        // It has the same GUID, and the old session is alive: it deletes the candidate instead of waiting for its end.
+        bed.wait_successor(leader, epoch)?;
+        bed.rest()?;
+        ensure!(bed.znodes.get(&candidate)?.is_none(), "{candidate} is still there");
+        let (id, session) = (bed.id(leader), bed.session(leader)?["id"].as_str().map(ToOwned::to_owned));
+        let own: Vec<_> = owners(&bed)?.into_iter().filter(|(name, _)| name.starts_with(&format!("{id}-"))).collect();
+        ensure!(own.len() == 1 && own[0].1 == session, "{session:?}: {own:?}");
+    }
+    let summary = bed.conclude()?;
+    println!("leaders died and came back at once: {summary:?}");
+    Ok(())
+}
+
+#[test]
+fn a_session_that_is_replaced_without_a_word_ends_the_term() -> Result<()> {
+    let mut bed = Bed::start(3)?;
+    let leader = bed.rest()?;
+    bed.work()?;
+    let epoch = bed.epoch(leader)?.context("no epoch")?;
+    let session = bed.session(leader)?["id"].clone();
+    let forgotten = bed.proxies[leader].forget_session();
+    bed.proxies[leader].reset();
+    forgotten.done(PATIENCE)?;
+    bed.wait_demoted(leader, epoch)?;
+    bed.rest()?;
+    ensure!(bed.session(leader)?["id"] != session);
+    let summary = bed.conclude()?;
+    println!("a session was replaced: {summary:?}");
+    Ok(())
+}
+
+#[test]
+fn a_follower_that_was_away_when_its_predecessor_went_looks_again() -> Result<()> {
+    let mut bed = Bed::start(2)?;
+    for _ in 0..2 {
+        let leader = bed.rest()?;
+        let (follower, epoch) = (1 - leader, bed.epoch(leader)?.context("no epoch")?);
+        bed.proxies[follower].refuse(true);
+        bed.proxies[follower].reset();
+        bed.cluster.node(leader).cli(&["resign", WRITES])?.ok()?;
+        bed.wait_demoted(leader, epoch)?;
+        bed.proxies[follower].heal();
+        bed.wait_successor(leader, epoch)?;
+    }
+    bed.conclude().map(drop)
+}
+
+#[test]
+fn a_predecessor_that_was_deleted_and_made_again_is_still_a_predecessor() -> Result<()> {
+    let mut bed = Bed::start(2)?;
+    let leader = bed.rest()?;
+    let (follower, epoch) = (1 - leader, bed.epoch(leader)?.context("no epoch")?);
+    let candidate = bed.candidate(leader)?;
+    bed.proxies[follower].refuse(true);
+    bed.proxies[follower].reset();
+    bed.znodes.delete(&candidate)?;
+    bed.znodes.create(&candidate, b"")?;
+    // The leader may have led on until it looked; nobody else does until the znode is gone for good. Its own GUID is in the
+    // name, so that it is the one who sweeps it away.
+    bed.wait_demoted(leader, epoch)?;
+    bed.proxies[follower].heal();
+    bed.rest()?;
+    ensure!(bed.znodes.get(&candidate)?.is_none(), "what carries a node's GUID and is not of its session goes");
+    bed.conclude().map(drop)
+}
+
+#[test]
+fn a_predecessor_that_goes_between_the_list_and_the_watch_is_not_waited_for() -> Result<()> {
+    let mut bed = Bed::prepare(3, busy)?;
+    for index in 0..2 {
+        bed.cluster.node(index).start()?;
+        bed.cluster.wait_until("the nodes to stand in this order", |cluster| {
+            bed.candidate(index).is_ok() && cluster.leader(WRITES) == Some(0)
+        })?;
+    }
+    let path = format!("/bellwether/{WRITES}/election/n1-");
+    let held = bed.proxies[2].hold(move |request| request.op == op::GET_DATA && request.mentions(&path));
+    bed.cluster.node(2).start()?;
+    held.seen(PATIENCE)?;
+    bed.znodes.delete(&bed.candidate(1)?)?;
+    held.release();
+    bed.rest()?;
+    // It stands behind the leader now: when that one goes, somebody leads.
+    bed.cluster.node(0).cli(&["resign", WRITES])?.ok()?;
+    bed.cluster.wait_successor(WRITES, 0)?;
+    bed.conclude().map(drop)
+}
+
+#[test]
+fn news_of_an_old_session_does_not_touch_the_new_one() -> Result<()> {
+    let mut bed = Bed::start(3)?;
+    let leader = bed.rest()?;
+    bed.work()?;
+    let epoch = bed.epoch(leader)?.context("no epoch")?;
+    // The session dies unheard of, and its last answers and events are delivered when the node has another one already.
+    bed.proxies[leader].set(Link { up: Flow::Stall, down: Flow::Stall });
+    bed.wait_successor(leader, epoch)?;
+    std::thread::sleep(T / 2);
+    bed.proxies[leader].set(Link { up: Flow::Pass, down: Flow::Delay(T / 10) });
+    bed.rest()?;
+    bed.proxies[leader].heal();
+    let terms = [WRITES, TASKS].len() * 2;
+    let summary = bed.conclude()?;
+    ensure!(summary.terms == terms, "one change of leadership in each group, and no more: {summary:?}");
+    Ok(())
+}
