@@ -174,13 +174,16 @@ impl Busy {
         self.history.check()
     }
 
-    /// Waits until the cluster is at rest and has effects, and judges all that has happened.
+    /// Waits until the cluster is at rest and has effects, sees that every node runs, and judges all that has happened.
     ///
     /// # Errors
     /// When it does not come to rest, or something happened that must not.
     pub fn conclude(&mut self) -> Result<Summary> {
         self.rest()?;
         self.work()?;
+        for node in self.cluster.nodes() {
+            ensure!(node.is_awake(), "{} has ended by itself\n{}", node.id(), node.report());
+        }
         self.check()
     }
 }

@@ -1,5 +1,7 @@
 //! Whatever is wrong from the outside ends in an exit code of its own and a message that says what, where and what to do.
 
+#![allow(clippy::print_stdout, reason = "the test harness keeps it, and shows it if the test has failed")]
+
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 

@@ -1,5 +1,7 @@
 //! A three-server ensemble whose servers are restarted and lost, under load.
 
+#![allow(clippy::print_stdout, reason = "figures are printed and not asserted")]
+
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};

@@ -1,5 +1,7 @@
 //! Real faults on real processes, on one ZooKeeper server: each scenario ends at rest, and the history of all effects is judged.
 
+#![allow(clippy::print_stdout, reason = "figures are printed and not asserted")]
+
 #[path = "faults/bed.rs"]
 mod bed;
 #[path = "faults/links.rs"]

@@ -4,6 +4,8 @@
 //! the ensemble has let its clients' sessions expire. A leader that took these answers for its lease would overlap with its
 //! successor, by about 4.7 s with these settings.
 
+#![allow(clippy::print_stdout, reason = "figures are printed and not asserted")]
+
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};

@@ -1,6 +1,8 @@
 //! The main job as a team would run it: three processes on a real ZooKeeper count the words of a folder, while the leader and a
 //! worker are killed and the logic is swapped. Both results must equal what coreutils count.
 
+#![allow(clippy::print_stdout, reason = "the test harness keeps it, and shows it if the test has failed")]
+
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::path::Path;

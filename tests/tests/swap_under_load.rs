@@ -98,8 +98,10 @@ fn a_hundred_swaps_while_tasks_flow_lose_nothing_and_repeat_nothing() -> Result<
     let (mut of_leader, mut of_workers) = (Figures::default(), Figures::default());
     let mut memory = vec![Vec::new(); cluster.nodes().len()];
     let mut seen = batches(0)?;
+    let mut under_way = 0;
     for round in 1..=SWAPS {
         for (index, node) in cluster.nodes().iter().enumerate() {
+            under_way += node.group(GROUP)?["tasks"]["in_flight"].as_u64().unwrap_or_default();
             let pause = swap(node, &components[round % 2])?;
             if node.id() == leader.id() {
                 of_leader.push(pause)
@@ -148,7 +150,11 @@ fn a_hundred_swaps_while_tasks_flow_lose_nothing_and_repeat_nothing() -> Result<
     assert_eq!(tasks, tally.issued, "the workers counted other tasks than the leader");
     assert_eq!((elected, retold), (1, SWAPS), "elected once, and each new release on the leader was told of that term");
 
-    print(format_args!("{} tasks in {} batches over {} swaps on each of 3 nodes", tally.issued, tally.batches, SWAPS));
+    assert!(under_way > 0, "no swap met a task under way: nothing was shown");
+    print(format_args!(
+        "{} tasks in {} batches over {SWAPS} swaps on each of 3 nodes, which met {under_way} tasks under way",
+        tally.issued, tally.batches
+    ));
     print(format_args!("pause of callbacks on the leader (a counter of state): {of_leader}"));
     print(format_args!("pause of callbacks on the workers: {of_workers}"));
     for (node, memory) in cluster.nodes().iter().zip(&memory) {

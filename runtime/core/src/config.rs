@@ -268,6 +268,8 @@ pub enum Safeguard {
     Proof,
     /// Leadership ends 2/3 `T` after the last acknowledged write was sent.
     Lease,
+    /// The lease counts from what the ensemble's leader was told for certain, and not from the write alone.
+    Told,
     /// A znode counts as ours only if its ephemeralOwner is our session.
     Owner,
     /// Candidates are ordered by their suffix alone.

@@ -199,6 +199,11 @@ impl Election {
         }
     }
 
+    /// Reads the epoch, so that tasks of older terms are refused from the first on.
+    pub fn witness(&self, cx: &mut Cx<'_>) {
+        self.ask(cx, Purpose::Witness, Request::Get { path: self.paths.epoch.clone(), watch: false });
+    }
+
     /// Whether this node is a worker for certain: somebody is before it, or it is not in at all.
     pub fn working(&self) -> bool {
         matches!(self.phase, Phase::Following { .. }) || self.phase == Phase::Out && !self.wanted
@@ -659,7 +664,7 @@ impl Election {
         self.attempts = 0;
         self.audit_at = cx.now + cx.rng.around(cx.node.audit);
         self.phase = Phase::Following { watch };
-        self.ask(cx, Purpose::Witness, Request::Get { path: self.paths.epoch.clone(), watch: false });
+        self.witness(cx);
     }
 
     fn claimed(&mut self, cx: &mut Cx<'_>, result: Result<Reply, RequestError>) -> Outcome {

@@ -359,9 +359,11 @@ impl Group {
         match purpose {
             Purpose::Parent => {
                 if result == Err(RequestError::NoAuth) {
-                    let root = &cx.node.root;
-                    let why =
-                        format!("the ACL of a znode below {root} denies this node's identity what it needs (NoAuth)");
+                    let (root, group) = (&cx.node.root, &self.config.name);
+                    let why = format!(
+                        "the ACL of {root}, of {root}/{group} or of a znode below that denies this node's identity what it needs \
+                         (NoAuth)"
+                    );
                     self.deny(cx, why);
                 }
             }
@@ -376,6 +378,10 @@ impl Group {
                 registry::Outcome::Nothing => {}
                 registry::Outcome::Registered => {
                     self.stood = true;
+                    if !self.config.candidate {
+                        // Candidates read it when they find their place.
+                        self.election.witness(cx);
+                    }
                     self.notice(cx, Level::Info, "registered", None, "registered as a worker".into());
                 }
                 registry::Outcome::ParentsGone => self.election.parents_gone(cx),

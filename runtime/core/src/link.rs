@@ -248,7 +248,7 @@ impl Link {
     pub fn claim_from(&self, now: Moment) -> Option<Moment> {
         let (lease, least) = (self.timing.lease, self.timing.timeout / 4);
         let long = |heard: Moment, sent: Moment| heard + self.half_tick + lease >= sent + least;
-        if long(self.heard.certain, now) {
+        if !self.safeguards.hold(Safeguard::Told) || long(self.heard.certain, now) {
             return Some(now);
         }
         let told = self.heard.answered.iter().map(|(sent, answered)| (*sent, (*answered + self.half_tick).max(now)));
@@ -456,7 +456,8 @@ impl Cx<'_> {
         let Some(pending) = self.link.pending.remove(&tag) else { return Change::None };
         let half_tick = self.link.half_tick;
         if pending.writes && result.is_ok() {
-            let from = self.link.heard.renews(pending.sent, half_tick);
+            let told = self.link.heard.renews(pending.sent, half_tick);
+            let from = if self.link.safeguards.hold(Safeguard::Told) { told } else { pending.sent };
             self.link.renewed = self.link.renewed.max(Some(from));
             self.link.proved = self.link.proved.max(from);
             if let Some(until) = self.link.lease() {

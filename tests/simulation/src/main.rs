@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use bellwether_simulation::history::History;
-use bellwether_simulation::{Options, run};
+use bellwether_simulation::{Missing, Options, run};
 use clap::Parser;
 
 /// Simulates Bellwether clusters under faults. Each seed is one run; the same seed gives the same run.
@@ -27,6 +27,9 @@ struct Args {
     /// How many simulated seconds faults go on.
     #[arg(long, default_value_t = 60)]
     trouble: u64,
+    /// Take a safeguard away: proof, lease, told, owner, suffix-order or worker-fence.
+    #[arg(long)]
+    without: Option<Missing>,
     /// Say what happens, step by step.
     #[arg(long)]
     trace: bool,
@@ -43,6 +46,7 @@ fn main() -> ExitCode {
         nodes: args.nodes,
         trouble: Duration::from_secs(args.trouble),
         trace: args.trace,
+        missing: args.without,
         ..Options::default()
     };
     let started = now();

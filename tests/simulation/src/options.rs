@@ -15,6 +15,28 @@ pub enum Missing {
     WorkerFence,
 }
 
+impl Missing {
+    /// Every safeguard that there is, by the name that the command line has for it.
+    pub const ALL: [(&'static str, Self); 6] = [
+        ("proof", Self::Core(Safeguard::Proof)),
+        ("lease", Self::Core(Safeguard::Lease)),
+        ("told", Self::Core(Safeguard::Told)),
+        ("owner", Self::Core(Safeguard::Owner)),
+        ("suffix-order", Self::Core(Safeguard::SuffixOrder)),
+        ("worker-fence", Self::WorkerFence),
+    ];
+}
+
+impl std::str::FromStr for Missing {
+    type Err = String;
+    fn from_str(name: &str) -> Result<Self, String> {
+        let known = Self::ALL.iter().find(|(known, _)| *known == name).map(|(_, missing)| *missing);
+        known.ok_or_else(|| {
+            format!("there is no such safeguard; there are {}", Self::ALL.map(|(name, _)| name).join(", "))
+        })
+    }
+}
+
 /// What the caller says.
 #[derive(Debug, Clone, Copy)]
 pub struct Options {
@@ -32,6 +54,8 @@ pub struct Options {
     pub trace: bool,
     /// What is missing.
     pub missing: Option<Missing>,
+    /// An invariant that is not checked, to see what comes of it.
+    pub unchecked: Option<&'static str>,
 }
 
 impl Default for Options {
@@ -44,6 +68,7 @@ impl Default for Options {
             tick_time: Duration::from_secs(2),
             trace: false,
             missing: None,
+            unchecked: None,
         }
     }
 }

@@ -187,7 +187,9 @@ impl Direction<'_> {
     /// Makes a request for an old session one for a new session, if that is wanted.
     fn forget_session(&self, frame: &mut [u8]) {
         // After the frame's length: version, last transaction, timeout; then the session and its password with a length.
-        let Some(session) = frame.get_mut(20..28).filter(|session| session.iter().any(|byte| *byte != 0)) else { return };
+        let Some(session) = frame.get_mut(20..28).filter(|session| session.iter().any(|byte| *byte != 0)) else {
+            return;
+        };
         let mut state = self.shared.lock();
         if std::mem::take(&mut state.forgetting) {
             session.fill(0);

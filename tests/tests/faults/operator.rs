@@ -107,6 +107,7 @@ fn a_node_that_may_not_says_so_once_and_ends() -> Result<()> {
     ensure!(bed.cluster.node(0).wait_exit()? == 5);
     let said = bed.cluster.node(0).logged(0, |line| line.level() == "ERROR" && line.message().contains("NoAuth"));
     ensure!(!said.is_empty() && said.len() <= 2, "{said:?}");
+    ensure!(said[0].message().contains(&format!("/bellwether/{WRITES}")), "{said:?}");
     let asked = bed.proxies[0].requests(op::CREATE) + bed.proxies[0].requests(op::CREATE2);
     ensure!(asked < 40, "{asked} creates look like a loop of retries");
     Ok(())

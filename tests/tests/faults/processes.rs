@@ -56,13 +56,13 @@ fn a_leader_that_was_stopped_for_two_timeouts_does_nothing_stale() -> Result<()>
     stand_still(T * 2);
     let successor = bed.wait_successor(leader, epoch)?;
     bed.work()?;
-    let woke = bed.resume(leader, from)?;
+    bed.resume(leader, from)?;
     bed.wait_demoted(leader, epoch)?;
     let summary = bed.conclude()?;
     let id = bed.id(leader);
     let told = bed.history.effects().iter().any(|effect| {
         let ended = matches!(effect.kind, Kind::DemotedLeft | Kind::Stopped);
-        ended && effect.node == id && effect.group == WRITES && effect.epoch == epoch && effect.at >= woke
+        ended && effect.node == id && effect.group == WRITES && effect.epoch == epoch && effect.at >= successor
     });
     ensure!(told, "the guest was not told on waking that it does not lead any more");
     println!(

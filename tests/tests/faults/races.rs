@@ -126,3 +126,21 @@ fn news_of_an_old_session_does_not_touch_the_new_one() -> Result<()> {
     ensure!(summary.terms == terms, "one change of leadership in each group, and no more: {summary:?}");
     Ok(())
 }
+
+#[test]
+fn a_candidate_whose_znode_goes_before_its_claim_arrives_does_not_lead() -> Result<()> {
+    let mut bed = Bed::prepare(2, busy)?;
+    let claim = format!("/bellwether/{WRITES}/epoch");
+    let held = bed.proxies[0].hold(move |request| request.op == op::MULTI && request.mentions(&claim));
+    bed.cluster.node(0).start()?;
+    held.seen(PATIENCE)?;
+    // Whatever list it has read says that it is the first, and was true.
+    bed.znodes.delete(&bed.candidate(0)?)?;
+    bed.cluster.node(1).start()?;
+    bed.cluster.wait_until("the other to lead", |cluster| cluster.leader(WRITES) == Some(1))?;
+    let epoch = bed.epoch(1)?;
+    held.release();
+    bed.rest()?;
+    ensure!(bed.epoch(1)? == epoch, "the other leads on");
+    bed.conclude().map(drop)
+}

@@ -128,7 +128,8 @@ fn stop_amid_joining(mend: impl FnOnce(&Bed)) -> Result<Bed> {
 }
 
 fn candidates(bed: &Bed) -> usize {
-    let names = |group| bed.znodes.children(&format!("/bellwether/{group}/election")).ok().flatten().unwrap_or_default();
+    let names =
+        |group| bed.znodes.children(&format!("/bellwether/{group}/election")).ok().flatten().unwrap_or_default();
     names(WRITES).len() + names(TASKS).len()
 }
 

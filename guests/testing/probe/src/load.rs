@@ -4,6 +4,7 @@
 //! fenced write that expects exactly the version which the batch before it left.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use crate::bellwether::runtime::{cluster, state, workers};
 use crate::wasi::logging::logging::{Level, log};
@@ -79,8 +80,12 @@ pub fn batch(count: u64, timeout_ms: u32, folder: &str) -> Result<(), String> {
     state::put(KEY, text.as_bytes(), expect).map(drop).map_err(|error| format!("{text:?} was not written: {error:?}"))
 }
 
+/// What a piece takes, so that a swap finds some under way.
+const WORK: Duration = Duration::from_millis(5);
+
 /// Does one piece, by making its file; an error if somebody has done it before.
 pub fn once(folder: &str, piece: &str) -> Result<Vec<u8>, String> {
+    std::thread::sleep(WORK);
     let made = std::fs::OpenOptions::new().write(true).create_new(true).open(format!("{folder}/{piece}"));
     match made {
         Ok(_) => Ok(piece.as_bytes().to_vec()),

@@ -20,7 +20,9 @@ pub(super) fn check(world: &World) -> Result<(), String> {
                 (0..world.nodes.len()).filter(|other| *other != index).map(|other| format!("node-{other}")).collect();
             if known != expected {
                 let kept = world.ephemeral(&format!("{ROOT}/{}/service_registry", group_name(group)));
-                return Err(format!("the leader of g{group} knows {known:?} instead of {expected:?}; there are {kept:?}"));
+                return Err(format!(
+                    "the leader of g{group} knows {known:?} instead of {expected:?}; there are {kept:?}"
+                ));
             }
             let registered = world.ephemeral(&format!("{ROOT}/{}/service_registry", group_name(group))).len();
             if registered != expected.len() {

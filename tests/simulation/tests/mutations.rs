@@ -1,0 +1,54 @@
+//! The simulation catches what it claims to: with each safeguard taken away alone, some seed breaks the invariant that the
+//! safeguard is there for. With all of them in force none does; that is what `seeds.rs` shows, on the same seeds.
+
+use bellwether_core::config::Safeguard;
+use bellwether_simulation::{Missing, Options, run};
+
+/// The first seed that fails without the safeguard must fail by one of `expected`.
+fn caught(missing: Missing, unchecked: Option<&'static str>, seeds: u64, expected: &[&str]) {
+    let options = Options { missing: Some(missing), unchecked, ..Options::default() };
+    for seed in 0..seeds {
+        if let Err(violation) = run(seed, options) {
+            println!("without {missing:?}: {violation}");
+            assert!(expected.contains(&violation.invariant), "{violation}");
+            run(seed, Options::default()).unwrap_or_else(|with| panic!("fails with all safeguards too: {with}"));
+            return;
+        }
+    }
+    panic!("no seed of {seeds} fails without {missing:?}");
+}
+
+#[test]
+fn without_the_proof_of_claims_and_writes_a_stale_write_is_accepted() {
+    caught(Missing::Core(Safeguard::Proof), None, 400, &["fenced_writes", "demotion_first"]);
+}
+
+#[test]
+fn without_the_lease_a_gate_stays_open() {
+    caught(Missing::Core(Safeguard::Lease), None, 50, &["gate_within_lease"]);
+}
+
+#[test]
+fn without_the_lease_two_lead_at_once() {
+    caught(Missing::Core(Safeguard::Lease), Some("gate_within_lease"), 50, &["one_gate", "demotion_first"]);
+}
+
+#[test]
+fn counting_the_lease_from_what_the_leader_of_the_ensemble_was_not_told_two_lead_at_once() {
+    caught(Missing::Core(Safeguard::Told), None, 1000, &["one_gate", "demotion_first"]);
+}
+
+#[test]
+fn without_the_owner_check_a_dying_znode_is_led_by() {
+    caught(Missing::Core(Safeguard::Owner), None, 50, &["one_gate", "demotion_first"]);
+}
+
+#[test]
+fn without_the_order_of_suffixes_a_newcomer_leads_beside_the_leader() {
+    caught(Missing::Core(Safeguard::SuffixOrder), None, 20, &["one_gate", "demotion_first", "epochs_grow"]);
+}
+
+#[test]
+fn without_the_check_at_workers_a_stale_task_is_accepted() {
+    caught(Missing::WorkerFence, None, 20, &["fenced_workers"]);
+}
