@@ -1,5 +1,6 @@
 //! A node on bad days, against a server that answers at once: what it must do when it is denied, paused, refused or stopped at
 //! the wrong moment.
+#![allow(clippy::unwrap_used, reason = "helpers of tests")]
 
 mod scripted;
 
@@ -53,8 +54,8 @@ fn a_leader_that_is_denied_is_demoted_before_anything_else_and_makes_room() {
         world.deny_in = "/bw/g";
         world.session(SessionEvent::Disconnected);
         world.session(SessionEvent::Reconnected { session: SESSION });
-        let revoked = position(&world.log, is_revoke).expect("its effects are refused");
-        let told = position(&world.log, tells_demotion).expect("its guest is told");
+        let revoked = position(&world.log, is_revoke).unwrap();
+        let told = position(&world.log, tells_demotion).unwrap();
         assert!(revoked < told);
         assert_eq!(world.role("g").0, Role::Denied);
         assert_eq!(world.candidates("g"), 0, "its znode keeps nobody waiting ({denied})");

@@ -61,7 +61,8 @@ class Candidate:
             try:
                 self.client.Election(self.path, self.name).run(self.lead)
             except KazooException as failure:
-                say(f"failed {self.name}: {failure!r}")
+                # It stands again, with whatever session the client has by then.
+                print(f"{self.name}: {failure!r}", file=sys.stderr)
                 time.sleep(0.05)
 
 
@@ -81,7 +82,10 @@ def main():
             leading = [f" {one.name}:{one.terms}" for one in candidates.values() if one.leading]
             say("leads" + "".join(leading))
         elif words[0] == "count":
-            say(f"count {len(client.get_children(path))}")
+            try:
+                say(f"count {len(client.get_children(path))}")
+            except KazooException as failure:
+                say(f"failed count: {failure!r}")
         else:
             say(f"failed {line.strip()}: no such command")
     # Sessions are left to expire: whoever lets go of this program is done with the server.
