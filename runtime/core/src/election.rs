@@ -146,6 +146,8 @@ pub(crate) struct Election {
     /// Whether the group's persistent znodes were made in this session.
     parents: bool,
     warned_counter: bool,
+    /// The ACL forbids making them. That does not matter if they are there.
+    pub parents_denied: bool,
     /// Whether this node shall be in, as of the last [`Self::drive`].
     wanted: bool,
     pub safeguards: Safeguards,
@@ -187,6 +189,7 @@ impl Election {
             audit_at: Moment::default(),
             parents: false,
             warned_counter: false,
+            parents_denied: false,
             wanted: false,
             safeguards: Safeguards::default(),
         }
@@ -201,6 +204,7 @@ impl Election {
 
     /// Reads the epoch, so that tasks of older terms are refused from the first on.
     pub fn witness(&self, cx: &mut Cx<'_>) {
+        self.ask(cx, Purpose::Sync, Request::Sync { path: self.paths.epoch.clone() });
         self.ask(cx, Purpose::Witness, Request::Get { path: self.paths.epoch.clone(), watch: false });
     }
 
@@ -312,7 +316,9 @@ impl Election {
                 cx.forget(watch);
                 self.leave(cx);
             }
-            Phase::Following { .. } if self.audit_at <= cx.now && cx.link.ready() => self.audit(cx),
+            Phase::Following { .. } | Phase::Leading { .. } if self.audit_at <= cx.now && cx.link.ready() => {
+                self.audit(cx)
+            }
             Phase::Lowest { .. } if !wanted => self.leave(cx),
             Phase::Lowest { at } if able && *at <= cx.now && cx.link.ready() => {
                 let worth_it = cx.link.claim_from(cx.now).is_some_and(|from| from <= cx.now);
@@ -329,7 +335,7 @@ impl Election {
             _ if !link.ready() => None,
             Phase::Unsure { at } => Some(at),
             Phase::Lowest { at } if able => link.claim_from(now).map(|from| from.max(at)),
-            Phase::Following { .. } => Some(self.audit_at),
+            Phase::Following { .. } | Phase::Leading { .. } => Some(self.audit_at),
             _ => None,
         }
     }
@@ -499,7 +505,14 @@ impl Election {
         tag: Tag,
         result: Result<Reply, RequestError>,
     ) -> Outcome {
-        if let Err(RequestError::NoAuth) = &result {
+        let nothing_there = match &result {
+            Err(RequestError::NoNode) => {
+                matches!(purpose, Purpose::Survey { .. } | Purpose::Place { .. } | Purpose::Join { .. })
+            }
+            Err(RequestError::Multi { index: 1, error }) => **error == RequestError::NoNode,
+            _ => false,
+        };
+        if result == Err(RequestError::NoAuth) || nothing_there && self.parents_denied {
             return self.deny();
         }
         match purpose {
@@ -507,10 +520,10 @@ impl Election {
             Purpose::Leave { name } => self.left(cx, &name, &result),
             Purpose::Join { round } => self.joined(cx, round, result),
             Purpose::Witness => {
-                if let Ok(Reply::Data { data, stat }) = result
-                    && !data.is_empty()
-                {
-                    return Outcome::Witnessed(Epoch(stat.mzxid.unsigned_abs()));
+                if let Ok(Reply::Data { data, stat }) = result {
+                    // Empty until somebody has led; then any epoch is a later one.
+                    let epoch = if data.is_empty() { Epoch(0) } else { Epoch(stat.mzxid.unsigned_abs()) };
+                    return Outcome::Witnessed(epoch);
                 }
             }
             Purpose::Survey { round } if round == self.round => match result {
@@ -532,7 +545,16 @@ impl Election {
             Purpose::Guard { round } if round == self.round => return self.guarded(cx, tag, &result),
             Purpose::Guard { .. } => cx.forget(tag),
             Purpose::Audit { round } if round == self.round => match result {
-                Ok(Reply::Data { stat, .. }) if self.is_ours(cx, stat.owner) => {}
+                Ok(Reply::Data { stat, .. }) if self.is_ours(cx, stat.owner) => {
+                    if matches!(self.phase, Phase::Leading { guard: None, .. }) {
+                        // The guard was refused.
+                        self.guard(cx);
+                    }
+                }
+                Ok(_) | Err(RequestError::NoNode) if self.leading().is_some() => {
+                    self.own = None;
+                    return Outcome::Superseded;
+                }
                 Ok(_) | Err(RequestError::NoNode) => {
                     if let Phase::Following { watch } = self.phase {
                         cx.forget(watch);
@@ -577,7 +599,9 @@ impl Election {
 
     fn surveyed(&mut self, cx: &mut Cx<'_>, names: &[String]) {
         let all = self.sort(names);
-        let carry_our_guid: Vec<Candidate> = all.iter().filter(|one| one.guid == cx.node.guid).cloned().collect();
+        // By the whole name: another node may have been given a copy of our data folder, and with it our GUID.
+        let prefix = self.format.prefix(&cx.node.id, &cx.node.guid);
+        let carry_our_guid: Vec<Candidate> = all.iter().filter(|one| one.name.starts_with(&prefix)).cloned().collect();
         for candidate in &carry_our_guid {
             let purpose = Purpose::Inspect { round: self.round, name: candidate.name.clone() };
             self.ask(cx, purpose, Request::Get { path: self.path(&candidate.name), watch: false });
@@ -701,6 +725,7 @@ impl Election {
         self.attempts = 0;
         let epoch = Epoch(stat.mzxid.unsigned_abs());
         self.phase = Phase::Leading { epoch, version: stat.version, guard: None };
+        self.audit_at = cx.now + cx.rng.around(cx.node.audit);
         self.guard(cx);
         Outcome::Won(epoch)
     }
@@ -709,12 +734,16 @@ impl Election {
         let ours = matches!(result, Ok(Reply::Data { stat, .. }) if self.is_ours(cx, stat.owner));
         let Phase::Leading { guard, .. } = &mut self.phase else { return Outcome::Nothing };
         match result {
-            Ok(Reply::Data { .. }) if ours => *guard = Some(tag),
+            Ok(Reply::Data { .. }) if ours => {
+                if let Some(older) = guard.replace(tag) {
+                    cx.forget(older);
+                }
+            }
             Ok(_) | Err(RequestError::NoNode) => {
                 self.own = None;
                 return Outcome::Superseded;
             }
-            // Refused or unknown: the next connection guards again, and every write checks the znode anyway.
+            // Refused or unknown: the next connection, or the next audit, guards again, and every write checks the znode anyway.
             Err(_) => {}
         }
         Outcome::Nothing

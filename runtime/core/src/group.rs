@@ -168,6 +168,10 @@ impl Group {
         let (wanted, able) = (self.wanted(cx.now), self.able());
         self.election.drive(cx, wanted, able, self.registry.own());
         let watch = self.election.leading().is_some() || self.config.watch == Watch::All;
+        if self.registry.about_to_register(cx.now, self.register()) && cx.link.ready() {
+            // Answered before the member is made, so that no task comes before its epoch can be judged.
+            self.election.witness(cx);
+        }
         self.registry.drive(cx, &self.member, self.register(), watch && self.denied.is_none());
         self.publish(cx);
         self.stop_further(cx);
@@ -194,7 +198,7 @@ impl Group {
     fn stop_further(&mut self, cx: &mut Cx<'_>) {
         let out = self.demotion.is_none() && matches!(self.election.phase, Phase::Out | Phase::Denied);
         let gone = out && self.registry.own() == Some(None);
-        if self.stopping == Stopping::Leaving && (gone || !cx.link.connected() && self.demotion.is_none()) {
+        if self.stopping == Stopping::Leaving && (gone || !cx.link.ready() && self.demotion.is_none()) {
             self.stopping = Stopping::Draining;
             cx.out.push(Command::Drain { group: self.config.name.clone() });
         }
@@ -232,8 +236,10 @@ impl Group {
         self.store.not_leading(cx, self.config.state == StateAccess::All);
     }
 
-    fn gave_up(&mut self, cx: &mut Cx<'_>, GaveUp(why): GaveUp) {
+    fn gave_up(&mut self, cx: &mut Cx<'_>, GaveUp { why, unwilling }: GaveUp) {
         match self.config.on_failure.then {
+            // A guest that does not want to lead does not lead, whatever is done about failures.
+            LastResort::Restart | LastResort::Stop if unwilling => {}
             LastResort::Restart => return,
             LastResort::Stop => {
                 let text = format!("leaves the group, as on_failure says: {why}");
@@ -340,6 +346,7 @@ impl Group {
         match (asker, self.config.state) {
             (Asker::Operator, _) if reads => Ok(()),
             (_, StateAccess::None) => Err(StateError::NotGranted("state".into())),
+            (Asker::Guest(instance), _) if !self.guest.observers().contains(&instance) => Err(StateError::NotLeader),
             (Asker::Guest(_), _) if self.election.leading().is_some() => Ok(()),
             (Asker::Guest(_) | Asker::Worker, StateAccess::All) if reads => Ok(()),
             _ => Err(StateError::NotLeader),
@@ -359,12 +366,8 @@ impl Group {
         match purpose {
             Purpose::Parent => {
                 if result == Err(RequestError::NoAuth) {
-                    let (root, group) = (&cx.node.root, &self.config.name);
-                    let why = format!(
-                        "the ACL of {root}, of {root}/{group} or of a znode below that denies this node's identity what it needs \
-                         (NoAuth)"
-                    );
-                    self.deny(cx, why);
+                    // ZooKeeper looks at the ACL before it looks whether the znode exists already.
+                    self.election.parents_denied = true;
                 }
             }
             Purpose::Election(purpose) => {
@@ -378,11 +381,15 @@ impl Group {
                 registry::Outcome::Nothing => {}
                 registry::Outcome::Registered => {
                     self.stood = true;
-                    if !self.config.candidate {
-                        // Candidates read it when they find their place.
-                        self.election.witness(cx);
-                    }
                     self.notice(cx, Level::Info, "registered", None, "registered as a worker".into());
+                }
+                registry::Outcome::ParentsGone if self.election.parents_denied => {
+                    let group = &self.config.name;
+                    let why = format!(
+                        "the registry of {group} is not there, and the ACL of {} denies this node's identity to make it (NoAuth)",
+                        cx.node.root
+                    );
+                    self.deny(cx, why);
                 }
                 registry::Outcome::ParentsGone => self.election.parents_gone(cx),
                 registry::Outcome::Denied(why) => self.deny(cx, why),

@@ -108,7 +108,11 @@ pub struct CallbackCounts {
 
 /// What went wrong, for the group to act on.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct GaveUp(pub String);
+pub(crate) struct GaveUp {
+    pub why: String,
+    /// `on-elected` returned an error: the guest does not want to lead.
+    pub unwilling: bool,
+}
 
 #[derive(Debug, Clone)]
 pub(crate) struct Guest {
@@ -404,7 +408,7 @@ impl Guest {
                 if self.failed_on_probation(cx, &text) {
                     return None;
                 }
-                running.begins_term.then_some(GaveUp(text))
+                running.begins_term.then_some(GaveUp { why: text, unwilling: true })
             }
             Err(failure) => {
                 self.lost_release = self.live.take().map(|live| live.prepared.release);
@@ -452,7 +456,7 @@ impl Guest {
         if failures > self.policy.restarts && self.policy.then == LastResort::Rollback && self.go_back(cx, &text) {
             return None;
         }
-        (failures > self.policy.restarts || begins_term == Some(true)).then_some(GaveUp(text))
+        (failures > self.policy.restarts || begins_term == Some(true)).then_some(GaveUp { why: text, unwilling: false })
     }
 
     /// Takes the next release in turn.

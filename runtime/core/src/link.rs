@@ -165,6 +165,8 @@ pub(crate) struct Link {
     heard: Heard,
     /// The same, whatever became of the session: what the guest must be demoted by counts from here.
     proved: Moment,
+    /// The ACL forbids making what everything stands on. That does not matter if it is there.
+    base_denied: bool,
     /// Why the session is to be given up, as soon as no guest leads by it.
     pub giving_up: Option<String>,
     pending: BTreeMap<Tag, Pending>,
@@ -206,6 +208,7 @@ impl Link {
             renewed: None,
             heard: Heard::default(),
             proved: Moment::default(),
+            base_denied: false,
             giving_up: None,
             pending: BTreeMap::new(),
             watches: BTreeMap::new(),
@@ -559,7 +562,13 @@ impl Cx<'_> {
 
     /// Gives a reason if the node can never do its work.
     fn node_answer(&mut self, purpose: NodePurpose, result: Result<Reply, RequestError>) -> Option<String> {
-        if result == Err(RequestError::NoAuth) {
+        if purpose == NodePurpose::Base && result == Err(RequestError::NoAuth) {
+            // ZooKeeper looks at the ACL before it looks whether the znode exists already.
+            self.link.base_denied = true;
+            return None;
+        }
+        let missing = purpose == NodePurpose::Create && result == Err(RequestError::NoNode);
+        if result == Err(RequestError::NoAuth) || missing && self.link.base_denied {
             self.link.state = State::Over;
             self.out.push(Command::CloseSession { generation: self.link.generation });
             return Some(format!(

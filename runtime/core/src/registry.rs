@@ -120,6 +120,11 @@ impl Registry {
         }
     }
 
+    /// Whether [`Self::drive`] would make our member now.
+    pub fn about_to_register(&self, now: Moment, register: Register) -> bool {
+        register == Register::Yes && matches!(self.own, Own::Absent { retry_at } if retry_at <= now)
+    }
+
     /// Whether our member stands.
     pub fn registered(&self) -> bool {
         matches!(self.own, Own::Present(_))

@@ -83,7 +83,7 @@ pub(crate) enum Outcome {
 /// Questions that may wait for a connection.
 const HELD_MAX: usize = 1024;
 /// Keys that one instance may watch.
-const WATCHED_MAX: usize = 1000;
+const WATCHED_MAX: usize = 64;
 /// A put and a delete of the same key may chase each other so often.
 const TRIES: u32 = 8;
 

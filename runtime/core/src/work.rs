@@ -66,7 +66,13 @@ impl Fence {
         }
     }
 
-    /// The highest epoch seen.
+    /// Whether a task of `epoch` may go on: no higher one was seen.
+    #[must_use]
+    pub fn allows(&self, epoch: Epoch) -> bool {
+        self.0.is_none_or(|seen| seen <= epoch)
+    }
+
+    /// The highest epoch seen; `Epoch(0)` where it is known that nobody has led yet, none where nothing is known.
     #[must_use]
     pub fn seen(&self) -> Option<Epoch> {
         self.0

@@ -125,11 +125,9 @@ impl NodeControl {
 
     async fn whole_status(&self) -> Result<NodeStatus, ControlError> {
         let (status, now) = self.inquire().await?;
-        let mut groups = Vec::new();
-        for name in &self.order {
-            let Some(group) = status.groups.iter().find(|group| group.name == *name) else { continue };
-            groups.push(self.group_status(group).await);
-        }
+        // Each asks the coordinator who leads: together, so that a slow answer is waited for once.
+        let groups = self.order.iter().filter_map(|name| status.groups.iter().find(|group| group.name == *name));
+        let groups = futures::future::join_all(groups.map(|group| self.group_status(group))).await;
         Ok(NodeStatus {
             node: self.id.clone(),
             version: env!("CARGO_PKG_VERSION").to_owned(),

@@ -75,18 +75,31 @@ pub async fn dev(manifest: Manifest, options: DevOptions) -> Result<(), NodeErro
     let admin = AdminServer::bind_nodes(&manifest.node.admin, residents.clone(), AdminOptions::default()).await?;
     let mut running = FuturesUnordered::new();
     let mut stops = Vec::new();
+    let mut result = Ok(());
     for n in 1..=options.nodes.max(1) {
-        let node = nth(&manifest, n, &data)?;
-        let node = Running::start(&process, &node, coordinator.clone()).await?;
+        let started = match nth(&manifest, n, &data) {
+            Ok(node) => Running::start(&process, &node, coordinator.clone()).await,
+            Err(error) => Err(error),
+        };
+        let node = match started {
+            Ok(node) => node,
+            Err(error) => {
+                // Those that run already leave in good order.
+                result = Err(error);
+                stops.clear();
+                break;
+            }
+        };
         let (kill, killed) = oneshot::channel();
         let (stop, stopped) = oneshot::channel();
         lock(&residents.0).push(Resident { control: node.control.clone(), kill: Some(kill) });
         stops.push(stop);
         running.push(reside(node, killed, stopped));
     }
-    tracing::info!(nodes = options.nodes, admin = %admin.address(), "started");
+    if result.is_ok() {
+        tracing::info!(nodes = options.nodes, admin = %admin.address(), "started");
+    }
     let mut shutdown = options.shutdown;
-    let mut result = Ok(());
     loop {
         tokio::select! {
             () = &mut shutdown, if !stops.is_empty() => {

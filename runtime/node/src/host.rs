@@ -200,33 +200,55 @@ impl crate::peers::Tasks for PeerTasks {
                 group.counts.refused.fetch_add(1, Ordering::Relaxed);
                 Err(error)
             };
-            match task.epoch {
+            let epoch = task.epoch;
+            match epoch {
+                // The epoch is read before the member is made: until then a deposed leader's word would have to be believed.
+                Some(_) if group.fence.borrow().seen().is_none() => {
+                    return refused(WorkError::Other(
+                        "this member does not know the group's epoch yet: try again".into(),
+                    ));
+                }
                 Some(epoch) => {
-                    let mut fence = crate::shared::lock(&group.fence);
-                    if let Err(error) = fence.admit(epoch) {
-                        drop(fence);
+                    if let Err(error) = group.admit(epoch, || effects::task(group, epoch)) {
                         return refused(error);
                     }
-                    effects::task(group, epoch);
                 }
                 None if group.watch == Watch::Leader => {
                     return refused(WorkError::Other("in this group only the leader hands out work".into()));
                 }
                 None => {}
             }
-            let result = loop {
-                let Some(pool) = group.pool() else {
-                    return refused(WorkError::Other(
-                        "this member does no tasks: its component has no `worker`".into(),
-                    ));
-                };
-                let result = pool.handle(task.clone(), deadline).await;
-                // A swap may have put another pool in the place of this one just before it was asked. Then nothing has been
-                // done about the task, and the other one takes it.
-                let turned_away = result == Err(WorkError::Overloaded) && pool.is_draining();
-                if !turned_away || group.pool().is_none_or(|now| now.is_draining()) {
-                    break result;
+            let work = async {
+                loop {
+                    let Some(pool) = group.pool() else {
+                        let why = "this member does no tasks: its component has no `worker`";
+                        return Err(WorkError::Other(why.into()));
+                    };
+                    let result = pool.handle(task.clone(), deadline).await;
+                    // A swap may have put another pool in the place of this one just before it was asked. Then nothing has
+                    // been done about the task, and the other one takes it.
+                    let turned_away = result == Err(WorkError::Overloaded) && pool.is_draining();
+                    if !turned_away || group.pool().is_none_or(|now| now.is_draining()) {
+                        return result;
+                    }
                 }
+            };
+            let mut fence = group.fence.subscribe();
+            let overtaken = async {
+                match epoch {
+                    // An error means that the node is gone.
+                    Some(epoch) => match fence.wait_for(|fence| !fence.allows(epoch)).await {
+                        Ok(fence) => fence.seen().unwrap_or(epoch),
+                        Err(_) => epoch,
+                    },
+                    None => std::future::pending().await,
+                }
+            };
+            let result = tokio::select! {
+                biased;
+                // A task of an older leader neither starts nor goes on once a newer one was heard of.
+                newer = overtaken => Err(WorkError::StaleEpoch(newer)),
+                result = work => result,
             };
             let count = match &result {
                 Ok(_) => &group.counts.done,

@@ -7,11 +7,11 @@ use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use bellwether_core::command::Answer;
 use bellwether_core::config::Watch;
 use bellwether_core::event::{Ask, Asker, Event};
-use bellwether_core::id::{GroupName, RequestId};
+use bellwether_core::id::{Epoch, GroupName, RequestId};
 use bellwether_core::member::Member;
-use bellwether_core::work::Fence;
+use bellwether_core::work::{Fence, WorkError};
 use bellwether_guest::WorkerPool;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::gate::Gate;
 use crate::peers::Peers;
@@ -35,7 +35,8 @@ pub(crate) struct GroupShared {
     pub this: Arc<Member>,
     pub watch: Watch,
     pub gate: Gate,
-    pub fence: Mutex<Fence>,
+    /// The highest epoch seen, watched by the tasks of lower ones.
+    pub fence: watch::Sender<Fence>,
     /// The last term that the guest has asked to be rid of: asking again must not fill the mailbox.
     pub resigned: AtomicU64,
     members: RwLock<Arc<[Arc<Member>]>>,
@@ -52,13 +53,27 @@ pub(crate) struct Counts {
 }
 
 impl GroupShared {
+    /// Takes note of an epoch, and does `then` with the fence held; refuses a lower epoch than the highest that was seen.
+    pub fn admit(&self, epoch: Epoch, then: impl FnOnce()) -> Result<(), WorkError> {
+        let mut admitted = Ok(());
+        self.fence.send_if_modified(|fence| {
+            let before = *fence;
+            admitted = fence.admit(epoch);
+            if admitted.is_ok() {
+                then();
+            }
+            *fence != before
+        });
+        admitted
+    }
+
     pub fn new(name: GroupName, this: Arc<Member>, watch: Watch, gate: Gate) -> Self {
         Self {
             name,
             this,
             watch,
             gate,
-            fence: Mutex::default(),
+            fence: watch::Sender::new(Fence::default()),
             resigned: AtomicU64::new(0),
             members: RwLock::new(Arc::from([])),
             pool: RwLock::new(None),

@@ -228,12 +228,14 @@ impl Running {
         });
         let mut watchers = Vec::new();
         for group in manifest.groups.iter().filter(|group| group.watch_file) {
-            match watcher::watch(control.clone(), group.name.clone(), group.component.clone()) {
-                Ok(watcher) => watchers.push(watcher),
-                Err(error) => tracing::warn!(
-                    node = %manifest.node.id, group = %group.name,
-                    "the component's file cannot be watched, so that only `bellwether swap` swaps it: {error}"
-                ),
+            for file in std::iter::once(&group.component).chain(&group.worker.component) {
+                match watcher::watch(control.clone(), group.name.clone(), file.clone(), group.component.clone()) {
+                    Ok(watcher) => watchers.push(watcher),
+                    Err(error) => tracing::warn!(
+                        node = %manifest.node.id, group = %group.name, file = %file.display(),
+                        "the component's file cannot be watched, so that only `bellwether swap` swaps it: {error}"
+                    ),
+                }
             }
         }
         let credentials = match &manifest.coordination.auth {

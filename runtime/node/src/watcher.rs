@@ -14,11 +14,12 @@ use crate::control::NodeControl;
 /// A file is taken when it has been left alone for so long: a linker writes in pieces.
 const SETTLED: Duration = Duration::from_millis(250);
 
-/// Watches `file` until it is dropped or aborted.
+/// Watches `file`, until it is aborted; when it changes, the group swaps to what is then in `component`.
 pub(crate) fn watch(
     control: Arc<NodeControl>,
     group: GroupName,
     file: PathBuf,
+    component: PathBuf,
 ) -> Result<JoinHandle<()>, notify::Error> {
     let changed = Arc::new(Notify::new());
     let notify = changed.clone();
@@ -42,7 +43,7 @@ pub(crate) fn watch(
             }
             tracing::info!(node = %control.id, %group, file = %file.display(), "the component's file has changed");
             // The outcome is logged and kept by the core.
-            let _ = control.swap_to(&group, file.clone()).await;
+            let _ = control.swap_to(&group, component.clone()).await;
         }
     }))
 }

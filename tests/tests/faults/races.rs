@@ -75,10 +75,12 @@ fn a_predecessor_that_was_deleted_and_made_again_is_still_a_predecessor() -> Res
     let candidate = bed.candidate(leader)?;
     bed.proxies[follower].refuse(true);
     bed.proxies[follower].reset();
+    // Neither of the two sees it happen.
+    bed.proxies[leader].cut();
     bed.znodes.delete(&candidate)?;
     bed.znodes.create(&candidate, b"")?;
-    // The leader may have led on until it looked; nobody else does until the znode is gone for good. Its own GUID is in the
-    // name, so that it is the one who sweeps it away.
+    bed.proxies[leader].heal();
+    // The name is the leader's own and the znode is not: it is demoted, and sweeps it away. Until then nobody else leads.
     bed.wait_demoted(leader, epoch)?;
     bed.proxies[follower].heal();
     bed.rest()?;
