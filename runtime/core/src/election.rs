@@ -6,6 +6,7 @@
 //! an event that was not expected) it surveys the candidates afresh, adopts what is its own in this session, and
 //! deletes what it left behind in an earlier one.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use crate::command::Level;
@@ -28,7 +29,7 @@ pub(crate) enum Purpose {
     /// The list that places us.
     Place { round: u64 },
     /// The znode before ours, with a watch.
-    Predecessor { round: u64 },
+    Predecessor { round: u64, name: String },
     /// The proof.
     Claim { round: u64 },
     /// Our znode, watched while we lead.
@@ -148,6 +149,8 @@ pub(crate) struct Election {
     warned_counter: bool,
     /// The ACL forbids making them. That does not matter if they are there.
     pub parents_denied: bool,
+    /// Znodes that are named like candidates and belong to no session: nobody's candidates, and nobody would take them away.
+    planted: BTreeSet<String>,
     /// Whether this node shall be in, as of the last [`Self::drive`].
     wanted: bool,
     pub safeguards: Safeguards,
@@ -173,6 +176,8 @@ const SURVEY_PAUSE: Duration = Duration::from_millis(50);
 const SURVEY_PAUSE_MAX: Duration = Duration::from_secs(5);
 /// So many surveys or claims in a row may end without a clear answer; then the session is given up.
 const UNSURE_MAX: u32 = 20;
+/// So many of them are remembered.
+const PLANTED_MAX: usize = 1024;
 /// The server's counter is an i32; a group near its end needs its election znode made afresh.
 const COUNTER_WARNING: i64 = 1 << 30;
 
@@ -190,6 +195,7 @@ impl Election {
             parents: false,
             warned_counter: false,
             parents_denied: false,
+            planted: BTreeSet::new(),
             wanted: false,
             safeguards: Safeguards::default(),
         }
@@ -259,6 +265,7 @@ impl Election {
     pub fn session_lost(&mut self) {
         self.own = None;
         self.parents = false;
+        self.planted.clear();
         self.round += 1;
         if !matches!(self.phase, Phase::Demoting { .. } | Phase::Denied) {
             self.phase = Phase::Unsure { at: Moment::default() };
@@ -433,6 +440,24 @@ impl Election {
         }
     }
 
+    /// Somebody made a znode by hand that looks like a candidate's. Behind it the group would wait for ever.
+    fn planted(&mut self, cx: &mut Cx<'_>, name: String) {
+        if self.planted.len() == PLANTED_MAX {
+            self.planted.clear();
+        }
+        let text = format!("{}: belongs to no session, so it is no candidate, and is passed over", self.path(&name));
+        cx.notice(crate::command::Notice {
+            level: Level::Warn,
+            group: Some(self.group.clone()),
+            epoch: None,
+            release: None,
+            what: "planted-candidate",
+            text,
+        });
+        self.planted.insert(name);
+        self.list(cx);
+    }
+
     fn join(&mut self, cx: &mut Cx<'_>) {
         let data = self.format.data(&cx.node.id, &cx.node.address);
         let path = self.path(&self.format.prefix(&cx.node.id, &cx.node.guid));
@@ -460,7 +485,8 @@ impl Election {
             Some(predecessor) => {
                 self.phase = Phase::Placing;
                 let request = Request::Get { path: self.path(&predecessor.name), watch: true };
-                self.ask(cx, Purpose::Predecessor { round: self.round }, request);
+                let purpose = Purpose::Predecessor { round: self.round, name: predecessor.name.clone() };
+                self.ask(cx, purpose, request);
             }
         }
     }
@@ -480,7 +506,11 @@ impl Election {
     }
 
     fn sort(&self, names: &[String]) -> Vec<Candidate> {
-        let mut all: Vec<Candidate> = names.iter().filter_map(|name| self.format.parse(name)).collect();
+        let mut all: Vec<Candidate> = names
+            .iter()
+            .filter(|name| !self.planted.contains(*name))
+            .filter_map(|name| self.format.parse(name))
+            .collect();
         all.sort_by_key(|candidate| candidate.seq);
         all
     }
@@ -535,7 +565,11 @@ impl Election {
                 Ok(Reply::Children(names)) => self.place(cx, &self.sort(&names)),
                 result => self.unclear(cx, &result),
             },
-            Purpose::Predecessor { round } if round == self.round => match result {
+            Purpose::Predecessor { round, name } if round == self.round => match result {
+                Ok(Reply::Data { stat, .. }) if stat.owner.is_none() => {
+                    cx.forget(tag);
+                    self.planted(cx, name);
+                }
                 Ok(_) => self.follow(cx, tag),
                 Err(RequestError::NoNode) => self.list(cx),
                 result => self.unclear(cx, &result),

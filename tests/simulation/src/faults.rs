@@ -37,8 +37,18 @@ pub fn inject(world: &mut World) {
             world.fall_behind(index, false);
         }
         62..67 => delete_one(world, group, "election"),
-        67..70 => delete_one(world, group, "service_registry"),
-        70..71 => delete_all(world, group),
+        67..69 => delete_one(world, group, "service_registry"),
+        69..71 => {
+            let unseen = world.rng.bool();
+            if unseen {
+                // One node does not see it, and the others make it again at once.
+                cut(world, index, Cable { up: false, down: false });
+            }
+            delete_all(world, group);
+            for other in (0..world.nodes.len()).filter(|other| unseen && *other != index) {
+                world.lose_connection(other, Duration::ZERO);
+            }
+        }
         71..72 => delete_node(world, index),
         72..76 => {
             let quorum = !world.ensemble.quorum;
