@@ -3,7 +3,7 @@
 #
 #   tests/bench.sh [NAME...] [--peers none|kazoo|curator|all] [--rounds N] [--json]
 #
-# NAME is handover, failover or footprint; all of them if none is given. More options: tests/bench.sh --help. Installs what
+# NAME is handover, failover, registry or footprint; all of them if none is given. More options: tests/bench.sh --help. Installs what
 # is missing: ZooKeeper, Curator and a JDK by apt-get; Kazoo from PyPI, below target/. Builds with the release profile (some minutes
 # the first time); BENCH_PROFILE=dev takes the daily one.
 set -euo pipefail
@@ -19,7 +19,7 @@ need_command javac default-jdk-headless
 need_command python3 python3
 python3 -c 'import ensurepip, venv' 2>/dev/null || need_packages python3-venv
 say "building"
-build_guests "$root" --package minimal
+build_guests "$root" --package minimal --package stamp
 profile=${BENCH_PROFILE:-release}
 # The whole workspace: with other features wasmtime would be compiled once more.
 cargo build --locked --workspace --profile "$profile" --bin bellwether --bin bellwether-bench </dev/null

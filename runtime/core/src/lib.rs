@@ -7,10 +7,11 @@
 //!   admin   ──┤         (link, groups)│── grants, revocations
 //!   timers  ──┘                       └── answers, notices
 //! ```
-//! [`node::Node`] holds the session ([`link`]) and the groups; a group holds its [`election`], its [`registry`], its [`guest`]
-//! (with the [`swap`] under way) and its [`store`]. [`invariant`] is checked after every event in debug builds.
+//! [`node::Node`] holds the session (`link`) and the groups; a group holds its `election`, its `registry`, its `guest`
+//! (with the `swap` under way) and its `store`. `invariant` is checked after every event in debug builds.
 
 pub mod callback;
+mod candidate;
 pub mod command;
 pub mod config;
 mod election;

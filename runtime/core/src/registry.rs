@@ -4,8 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::candidate::parse_counter;
 use crate::config::Paths;
-use crate::election::parse_counter;
 use crate::id::{GroupName, NodeId, SessionId, Tag};
 use crate::link::{self, Cx, Owner};
 use crate::member::{Member, MembershipChange};

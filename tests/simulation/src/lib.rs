@@ -4,12 +4,13 @@
 //! What is real: all of `bellwether-core`. What is modelled: the coordinator (`bellwether_coordination::memory::Server`, behind
 //! followers that lag or are cut off, [`ensemble`]), the client library's view of its session ([`client`]) and the wires between
 //! them ([`wire`]), guests ([`guests`]) and what they do ([`effects`]), and the clock. What must hold is in [`invariants`], one
-//! file each, and is checked after every step. [`explore`] goes through every order of events of a small cluster instead
+//! file each, and is checked after every step. `explore` goes through every order of events of a small cluster instead
 //! of one order a seed.
 
 pub mod client;
 pub mod effects;
 pub mod ensemble;
+pub mod explore;
 pub mod faults;
 pub mod guests;
 pub mod history;

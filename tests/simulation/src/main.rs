@@ -35,7 +35,7 @@ struct Args {
     trace: bool,
 }
 
-#[expect(clippy::disallowed_methods, reason = "the time that simulating takes is not part of the simulation")]
+/// The time that simulating takes is not part of the simulation.
 fn now() -> Instant {
     Instant::now()
 }

@@ -123,6 +123,23 @@ pub struct Profile {
 }
 
 impl Profile {
+    /// One group, nothing unusual, nothing fails.
+    pub const PLAIN: Self = Self {
+        groups: 1,
+        watch: Watch::Leader,
+        format: ElectionFormat::Bellwether,
+        ticks: false,
+        handover: true,
+        observer: false,
+        manners: Manners::GOOD,
+        last_resort: LastResort::Resign,
+        probation: Probation { lasts: Duration::ZERO, failures: 0 },
+        silent_sessions: false,
+        reports: false,
+        rounded: false,
+        high_counters: false,
+    };
+
     /// Draws one.
     pub fn draw(rng: &mut fastrand::Rng) -> Self {
         let mut chance = |percent: u32| rng.u32(0..100) < percent;

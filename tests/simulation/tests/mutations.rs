@@ -1,6 +1,8 @@
 //! The simulation catches what it claims to: with each safeguard taken away alone, some seed breaks the invariant that the
 //! safeguard is there for. With all of them in force none does; that is what `seeds.rs` shows, on the same seeds.
 
+#![expect(clippy::print_stdout, reason = "which seed caught it is worth seeing")]
+
 use bellwether_core::config::Safeguard;
 use bellwether_simulation::{Missing, Options, run};
 

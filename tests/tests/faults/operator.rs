@@ -74,6 +74,8 @@ fn znodes_of_others_are_left_alone_and_outrank_nobody() -> Result<()> {
         ("election", format!("-{guid}-n_0000000000")),
         // A candidate from after the counter's end: whoever orders by text takes it for the first.
         ("election", format!("a-{guid}-n_-2147483648")),
+        // One made by hand, that no session holds.
+        ("election", format!("y-{guid}-n_0000000000")),
         ("service_registry", "somebody".to_owned()),
         ("service_registry", "m_x".to_owned()),
     ];
