@@ -23,7 +23,7 @@ use bellwether_core::time::Moment;
 
 use crate::guests::release;
 use crate::node::{ROOT, core, group_name};
-use crate::options::{Options, Profile};
+use crate::options::{Missing, Options, Profile};
 
 /// What may go wrong, and how often.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -64,12 +64,17 @@ enum Step {
 #[derive(Debug, Clone)]
 struct Peer {
     core: Node,
+    core_key: u64,
+    core_changed: bool,
     generation: Generation,
     session: Option<SessionId>,
     connected: bool,
+    unknown: bool,
     up: VecDeque<(Tag, Request)>,
     down: VecDeque<SessionEvent>,
     local: VecDeque<Event>,
+    /// A guest that is not ready before the cluster is.
+    preparing: Option<Event>,
     pending: BTreeSet<Tag>,
     granted: Option<Epoch>,
     lease: Moment,
@@ -82,11 +87,14 @@ struct Peer {
 pub struct Small {
     now: Moment,
     server: Server,
+    server_key: u64,
+    server_changed: bool,
     peers: Vec<Peer>,
     left: Faults,
     /// The transaction of the last deletion by an operator.
     tampered: u64,
     newest: Option<Epoch>,
+    missing: Option<Missing>,
 }
 
 struct Hash(DefaultHasher);
@@ -98,19 +106,30 @@ impl Write for Hash {
     }
 }
 
+fn key(of: &impl fmt::Debug) -> u64 {
+    let mut hash = Hash(DefaultHasher::new());
+    // Writing into a hash cannot fail.
+    let _ = write!(hash, "{of:?}");
+    hash.0.finish()
+}
+
 const TIMEOUT: Duration = Duration::from_secs(6);
 
-fn start(index: usize, lives: u64) -> Option<Peer> {
-    let options = Options { timeout: TIMEOUT, ..Options::default() };
+fn start(index: usize, lives: u64, missing: Option<Missing>) -> Option<Peer> {
+    let options = Options { timeout: TIMEOUT, missing, ..Options::default() };
     let core = core(index, index as u64, &options, &Profile::PLAIN)?;
     Some(Peer {
         core,
+        core_key: 0,
+        core_changed: true,
         generation: Generation(0),
         session: None,
         connected: false,
+        unknown: false,
         up: VecDeque::new(),
         down: VecDeque::new(),
         local: VecDeque::from([Event::Tick]),
+        preparing: None,
         pending: BTreeSet::new(),
         granted: None,
         lease: Moment::default(),
@@ -120,19 +139,51 @@ fn start(index: usize, lives: u64) -> Option<Peer> {
 }
 
 impl Small {
-    /// A cluster whose nodes are about to start.
-    #[must_use]
-    pub fn new(nodes: usize, left: Faults) -> Self {
+    /// A cluster whose nodes have their sessions and are about to join: their guests are ready.
+    ///
+    /// # Errors
+    /// An invariant that does not hold on the way there.
+    pub fn new(nodes: usize, left: Faults, missing: Option<Missing>) -> Result<Self, String> {
         let now = Moment::from_boot(Duration::from_secs(1000));
-        let peers = (0..nodes).filter_map(|index| start(index, 0)).collect();
-        Self { now, server: Server::new(), peers, left, tampered: 0, newest: None }
+        let peers = (0..nodes).filter_map(|index| start(index, 0, missing)).collect();
+        let none = Faults { breaks: 0, crashes: 0, deletions: 0, sleeps: 0 };
+        let mut small = Self {
+            now,
+            server: Server::new(),
+            server_key: 0,
+            server_changed: true,
+            peers,
+            left: none,
+            tampered: 0,
+            newest: None,
+            missing,
+        };
+        while let Some(step) = small.steps().into_iter().next() {
+            small.take_step(step)?;
+        }
+        for peer in &mut small.peers {
+            peer.local.extend(peer.preparing.take());
+        }
+        small.left = left;
+        Ok(small)
     }
 
-    fn key(&self) -> u64 {
-        let mut hash = Hash(DefaultHasher::new());
-        // Writing into a hash cannot fail.
-        let _ = write!(hash, "{self:?}");
-        hash.0.finish()
+    /// Tells states apart. What a step leaves alone is not looked at again.
+    fn key(&mut self) -> u64 {
+        if std::mem::take(&mut self.server_changed) {
+            self.server_key = key(&self.server);
+        }
+        let peers: Vec<_> = (self.peers.iter_mut())
+            .map(|peer| {
+                if std::mem::take(&mut peer.core_changed) {
+                    peer.core_key = key(&peer.core);
+                }
+                let connection = (peer.generation, peer.session, peer.connected, peer.unknown, &peer.pending);
+                let queues = (&peer.up, &peer.down, &peer.local);
+                (peer.core_key, connection, queues, peer.granted, peer.lease, peer.told, peer.lives)
+            })
+            .collect();
+        key(&(self.now, self.server_key, peers, self.left, self.tampered, self.newest))
     }
 
     /// What can happen next.
@@ -183,6 +234,7 @@ impl Small {
     }
 
     fn take_step(&mut self, step: Step) -> Result<(), String> {
+        self.server_changed |= !matches!(step, Step::Hear(_) | Step::Wake(_));
         match step {
             Step::Take(index) => self.take(index)?,
             Step::Hear(index) => {
@@ -214,7 +266,7 @@ impl Small {
             Step::Crash(index) => {
                 self.left.crashes -= 1;
                 let lives = self.peers[index].lives + 1;
-                if let Some(peer) = start(index, lives) {
+                if let Some(peer) = start(index, lives, self.missing) {
                     self.peers[index] = peer;
                 }
             }
@@ -275,6 +327,8 @@ impl Small {
         let peer = &mut self.peers[index];
         peer.connected = false;
         peer.up.clear();
+        // A session whose id never arrived is not known to its client, which opens another.
+        peer.unknown |= peer.down.iter().any(|event| matches!(event, SessionEvent::Opened { .. }));
         peer.down.clear();
         peer.down.push_back(SessionEvent::Disconnected);
         for tag in std::mem::take(&mut peer.pending) {
@@ -289,6 +343,13 @@ impl Small {
     fn reconnect(&mut self, index: usize) {
         let peer = &mut self.peers[index];
         let Some(session) = peer.session else { return };
+        if std::mem::take(&mut peer.unknown) {
+            let session = self.server.open(self.now, TIMEOUT);
+            peer.session = Some(session);
+            peer.connected = true;
+            peer.down.push_back(SessionEvent::Opened { session, timeout: TIMEOUT });
+            return;
+        }
         if self.server.touch(session, self.now) {
             peer.connected = true;
             peer.down.push_back(SessionEvent::Reconnected { session });
@@ -299,7 +360,11 @@ impl Small {
     }
 
     fn feed(&mut self, index: usize, event: Event) -> Result<(), String> {
+        self.peers[index].core_changed = true;
         for command in self.peers[index].core.handle(self.now, event) {
+            let to_server =
+                matches!(command, Command::OpenSession { .. } | Command::CloseSession { .. } | Command::Forget { .. });
+            self.server_changed |= to_server;
             self.execute(index, command)?;
         }
         Ok(())
@@ -354,7 +419,12 @@ impl Small {
             Command::Prepare { group, instance, .. } => {
                 let exports = Exports { worker: true, ticker: false, handover: true, observer: false };
                 let prepared = Prepared { instance, release: release(1), digest: "d".into(), exports, took: [].into() };
-                peer.local.push_back(Event::Prepared { group, instance, result: Ok(prepared) });
+                let event = Event::Prepared { group, instance, result: Ok(prepared) };
+                if peer.lives == 0 && instance == InstanceId(1) {
+                    peer.preparing = Some(event);
+                } else {
+                    peer.local.push_back(event);
+                }
             }
             Command::Call { group, instance, call, callback, .. } => {
                 match &callback {
@@ -438,12 +508,12 @@ fn put(instance: InstanceId, epoch: Epoch) -> Event {
     Event::Ask { group, request, asker: Asker::Guest(instance), ask: Ask::State(op) }
 }
 
-/// Goes through every state that can be reached.
+/// Goes through every state that can be reached, `most` at most, with a safeguard missing or none.
 ///
 /// # Errors
 /// The first invariant that does not hold, with the steps that led there.
-pub fn explore(nodes: usize, faults: Faults, most: usize) -> Result<Explored, String> {
-    let first = Small::new(nodes, faults);
+pub fn explore(nodes: usize, faults: Faults, missing: Option<Missing>, most: usize) -> Result<Explored, String> {
+    let mut first = Small::new(nodes, faults, missing)?;
     let mut seen = BTreeSet::from([first.key()]);
     let mut explored = Explored { states: 1, ..Explored::default() };
     let mut stack: Vec<(Small, Vec<Step>)> = Vec::new();

@@ -8,8 +8,7 @@ pub(super) fn check(world: &World) -> Result<(), String> {
     let Some(handover) = handover.filter(|handover| handover.step == world.step && world.profile.handover) else {
         return Ok(());
     };
-    let status = world.nodes[handover.node].core.as_ref().map(|core| core.status(world.now));
-    let record = status.and_then(|mut status| status.groups.swap_remove(handover.group).swaps.pop());
+    let record = super::releases::committed(world, handover);
     let fine = if record.is_some_and(|record| record.rollback) {
         handover.new.is_none() || handover.new == handover.given
     } else {
