@@ -74,9 +74,13 @@ fn main() -> ExitCode {
             }
             Err(violation) => {
                 println!("{violation}");
+                let named = |missing| Missing::ALL.iter().find(|(_, known)| *known == missing).map(|(name, _)| *name);
+                let without = args.without.and_then(named).map(|name| format!(" --without {name}"));
                 println!(
-                    "replay: tests/simulate.sh --from {seed} --seeds 1 --nodes {} --trouble {} --trace",
-                    args.nodes, args.trouble
+                    "replay: tests/simulate.sh --from {seed} --seeds 1 --nodes {} --trouble {}{} --trace",
+                    args.nodes,
+                    args.trouble,
+                    without.unwrap_or_default()
                 );
                 return ExitCode::FAILURE;
             }
