@@ -152,6 +152,8 @@ impl Group {
         {
             demotion.by = cx.link.demote_by();
         }
+        // Before the guest hears of members: it may send them work at once.
+        self.publish(cx);
         let present = self.present();
         self.guest.drive(cx, &present);
         self.store.observe_only(cx, &self.guest.observers());
