@@ -446,13 +446,15 @@ impl Store {
         let Some(question) = self.questions.get_mut(&request) else { return Outcome::Nothing };
         let is_read =
             !matches!(question.op, StateOp::Put { .. } | StateOp::Delete { .. }) || question.step == Step::Explain;
+        question.tries += 1;
+        // A read can be asked again; but not for ever, should a connection that breaks its answers stay up.
         if let Err(RequestError::Unknown(_)) = &result
             && is_read
+            && question.tries < TRIES
         {
             self.pose(cx, request, fence);
             return Outcome::Nothing;
         }
-        question.tries += 1;
         let next = next(question, result);
         match next {
             Next::Answer(result) => {

@@ -47,6 +47,28 @@ fn a_snapshot_that_is_refused_leaves_the_old_instance_as_it_was() {
 }
 
 #[test]
+fn members_are_published_before_a_guest_hears_of_them() {
+    let mut world = World::leading(&["g"]);
+    world.add_member("g", "b");
+    // A new connection looks at everything again.
+    world.session(SessionEvent::Disconnected);
+    world.session(SessionEvent::Reconnected { session: SESSION });
+    let published = position(
+        &world.log,
+        |command| matches!(command, Command::Publish { members, .. } if members.iter().any(|member| member.id.as_str() == "b")),
+    );
+    let told = position(
+        &world.log,
+        |command| matches!(command, Command::Call { callback: Callback::MembersChanged(change), .. } if !change.joined.is_empty()),
+    );
+    assert!(
+        published.unwrap() < told.unwrap(),
+        "a guest may send work to whom it has just been told of: {:?}",
+        world.log
+    );
+}
+
+#[test]
 fn a_leader_that_is_denied_is_demoted_before_anything_else_and_makes_room() {
     for denied in ["/election/", "/service_registry"] {
         let mut world = World::leading(&["g", "h"]);

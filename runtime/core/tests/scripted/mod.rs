@@ -109,6 +109,13 @@ impl World {
         self.status(group).callbacks.restarts
     }
 
+    /// Another node registers.
+    pub fn add_member(&mut self, group: &str, id: &str) {
+        let data = format!("{{\"id\":\"{id}\",\"address\":\"h:1\"}}").into_bytes();
+        let path = format!("/bw/{group}/service_registry/m_{:010}", self.zxid);
+        self.create(path, data.into(), Some(SessionId(8))).unwrap();
+    }
+
     /// The groups that the node leads.
     pub fn leaders(&self) -> Vec<String> {
         let groups = self.node.status(self.at()).groups;
