@@ -11,11 +11,12 @@ use bellwether_core::event::{Ask, Asker};
 use bellwether_core::id::{Epoch, InstanceId, NodeId};
 use bellwether_core::member::{Leader, Member};
 use bellwether_core::state::{StateError, StateOp, StateReply};
-use bellwether_core::work::WorkError;
+use bellwether_core::work::{Fence, WorkError};
 use bellwether_guest::host::{Assignment, ClusterError, Host, LogLevel};
 use bytes::Bytes;
 use futures::FutureExt;
 use futures::future::BoxFuture;
+use tokio::sync::watch;
 
 use crate::effects;
 use crate::shared::{GroupShared, NodeShared};
@@ -180,6 +181,23 @@ impl Host for InstanceHost {
     }
 }
 
+/// Does `work` of a term, unless a later term is heard of: a task of an older leader neither starts nor goes on then.
+async fn unless_overtaken(
+    mut fence: watch::Receiver<Fence>,
+    epoch: Option<Epoch>,
+    work: impl Future<Output = Result<Bytes, WorkError>>,
+) -> Result<Bytes, WorkError> {
+    let Some(epoch) = epoch else { return work.await };
+    tokio::select! {
+        biased;
+        overtaken = fence.wait_for(|fence| !fence.allows(epoch)) => {
+            // An error means that the node is gone.
+            Err(WorkError::StaleEpoch(overtaken.ok().and_then(|fence| fence.seen()).unwrap_or(epoch)))
+        }
+        result = work => result,
+    }
+}
+
 /// The worker of a member, for a request from a peer.
 pub(crate) struct PeerTasks(pub Arc<NodeShared>);
 
@@ -233,23 +251,7 @@ impl crate::peers::Tasks for PeerTasks {
                     }
                 }
             };
-            let mut fence = group.fence.subscribe();
-            let overtaken = async {
-                match epoch {
-                    // An error means that the node is gone.
-                    Some(epoch) => match fence.wait_for(|fence| !fence.allows(epoch)).await {
-                        Ok(fence) => fence.seen().unwrap_or(epoch),
-                        Err(_) => epoch,
-                    },
-                    None => std::future::pending().await,
-                }
-            };
-            let result = tokio::select! {
-                biased;
-                // A task of an older leader neither starts nor goes on once a newer one was heard of.
-                newer = overtaken => Err(WorkError::StaleEpoch(newer)),
-                result = work => result,
-            };
+            let result = unless_overtaken(group.fence.subscribe(), epoch, work).await;
             let count = match &result {
                 Ok(_) => &group.counts.done,
                 Err(WorkError::Overloaded) => &group.counts.refused,
@@ -264,7 +266,30 @@ impl crate::peers::Tasks for PeerTasks {
 
 #[cfg(test)]
 mod tests {
+    use std::task::Poll;
+
     use super::*;
+
+    #[tokio::test]
+    async fn a_task_ends_when_a_later_term_is_heard_of_and_not_before() {
+        let fence = watch::Sender::new(Fence::default());
+        let raise = |epoch| fence.send_modify(|fence| assert_eq!(fence.admit(Epoch(epoch)), Ok(())));
+        raise(5);
+        let mut task = Box::pin(unless_overtaken(fence.subscribe(), Some(Epoch(5)), std::future::pending()));
+        assert!(futures::poll!(&mut task).is_pending());
+        raise(5);
+        assert!(futures::poll!(&mut task).is_pending(), "its own term goes on");
+        raise(6);
+        assert_eq!(futures::poll!(&mut task), Poll::Ready(Err(WorkError::StaleEpoch(Epoch(6)))));
+        // One that waited for its turn meanwhile never starts, though it could end at once.
+        let late = async { Ok(Bytes::new()) };
+        assert_eq!(
+            unless_overtaken(fence.subscribe(), Some(Epoch(5)), late).await,
+            Err(WorkError::StaleEpoch(Epoch(6)))
+        );
+        let current = async { Ok(Bytes::new()) };
+        assert_eq!(unless_overtaken(fence.subscribe(), Some(Epoch(6)), current).await, Ok(Bytes::new()));
+    }
 
     #[test]
     fn a_guest_cannot_forge_log_lines() {
