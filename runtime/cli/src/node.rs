@@ -1,12 +1,12 @@
 //! All that this program takes from the node's library, but for the admin API's types: where either changes, this file does.
 
-use std::fmt;
 use std::future::Future;
 use std::path::{Path, PathBuf};
 use std::pin::Pin;
 
 use bellwether_node::admin::AdminAddress;
 use bellwether_node::manifest::{Manifest, ManifestError};
+use bellwether_node::scenario::TestOptions;
 use bellwether_node::{DevOptions, NodeError, NodeErrorKind, RunOptions};
 
 use crate::exit::{Exit, Failure};
@@ -49,7 +49,7 @@ pub async fn dev(manifest: Manifest, dev: Dev) -> Result<(), Failure> {
     bellwether_node::dev(manifest, options).await.map_err(|error| failure(&error))
 }
 
-/// What a check found.
+/// What a check or a test found.
 pub struct Checked {
     /// For people.
     pub text: String,
@@ -62,19 +62,32 @@ pub struct Checked {
 /// Checks the components that a manifest names.
 pub async fn check(manifest: &Manifest) -> Result<Checked, Failure> {
     let report = bellwether_node::check(manifest).await.map_err(|error| failure(&error))?;
-    checked(&report, report.is_good())
+    checked(&report, report.to_string(), report.is_good())
 }
 
 /// Checks one component against the contract.
 pub async fn check_component(path: &Path) -> Result<Checked, Failure> {
     let report = bellwether_node::check_component(path).await.map_err(|error| failure(&error))?;
-    checked(&report, report.is_good())
+    checked(&report, report.to_string(), report.is_good())
 }
 
-fn checked(report: &(impl fmt::Display + serde::Serialize), good: bool) -> Result<Checked, Failure> {
+/// Plays scenarios against a component.
+pub async fn test(
+    scenarios: &Path,
+    component: Option<PathBuf>,
+    worker: Option<PathBuf>,
+    filter: Option<String>,
+    verbose: bool,
+) -> Result<Checked, Failure> {
+    let options = TestOptions { component, worker, filter };
+    let report = bellwether_node::scenario::test(scenarios, options).await.map_err(|error| failure(&error))?;
+    checked(&report, report.to_text(verbose), report.passed())
+}
+
+fn checked(report: &impl serde::Serialize, text: String, good: bool) -> Result<Checked, Failure> {
     let json = serde_json::to_value(report)
         .map_err(|error| Failure::new(Exit::Failed, "the report cannot be written as JSON").why(error))?;
-    Ok(Checked { text: report.to_string(), json, good })
+    Ok(Checked { text, json, good })
 }
 
 /// The manifest's JSON Schema.

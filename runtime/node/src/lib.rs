@@ -17,6 +17,7 @@ mod identity;
 pub mod manifest;
 pub mod peers;
 mod run;
+pub mod scenario;
 mod shared;
 mod start;
 mod watcher;

@@ -12,6 +12,7 @@ mod schema;
 mod state;
 mod status;
 mod swap;
+mod test;
 
 use std::future::Future;
 use std::path::PathBuf;
@@ -29,6 +30,7 @@ pub enum Verb {
     Run(run::Args),
     Dev(dev::Args),
     Check(check::Args),
+    Test(test::Args),
     Status(status::Args),
     Members(members::Args),
     Swap(swap::Args),
@@ -47,6 +49,7 @@ pub fn run(cli: Cli) -> Result<(), Failure> {
         Verb::Run(args) => run::run(args, global),
         Verb::Dev(args) => dev::run(args, global),
         Verb::Check(args) => check::run(&args, global),
+        Verb::Test(args) => test::run(args, global),
         Verb::Status(args) => ask(status::run(&args, global)),
         Verb::Members(args) => ask(members::run(&args, global)),
         Verb::Swap(args) => ask(swap::run(&args, global)),
