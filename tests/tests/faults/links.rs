@@ -4,9 +4,13 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use bellwether_tests::checker::{Kind, Summary};
-use bellwether_tests::proxy::{Flow, Link};
+use bellwether_tests::cluster::{Cluster, Node};
+use bellwether_tests::guests::guest;
+use bellwether_tests::proxy::{Flow, Link, Proxy};
+use bellwether_tests::zookeeper::Server;
+use serde_json::Value;
 
-use crate::bed::{Bed, T, WRITES};
+use crate::bed::{Bed, PATIENCE, T, WRITES};
 
 /// The leader's link becomes `link` until somebody else leads.
 fn cut(link: Link) -> Result<Summary> {
@@ -93,4 +97,45 @@ fn a_slow_link_costs_no_leadership() -> Result<()> {
     ensure!(bed.epoch(leader)? == epoch);
     bed.proxies[leader].heal();
     bed.conclude().map(drop)
+}
+
+/// The session, and the epoch of each group; none while it is not connected, or does not lead them all.
+fn terms(node: &Node) -> Option<(Value, Vec<Value>)> {
+    let status = node.status().ok().filter(|status| status["session"]["state"] == "connected")?;
+    let groups = status["groups"].as_array()?;
+    let leads = groups.iter().all(|group| group["role"] == "leader");
+    leads.then(|| (status["session"]["id"].clone(), groups.iter().map(|group| group["epoch"].clone()).collect()))
+}
+
+/// Trap 32: the client library cannot connect again to a session that watches paths of more than 128 KiB.
+#[test]
+fn a_reset_with_more_watches_than_one_session_can_hold_changes_nothing() -> Result<()> {
+    const GROUPS: usize = 30;
+    const ROOT: usize = 3_000;
+    /// A leader watches its own znode and its members.
+    const WATCHES: usize = 2 * GROUPS;
+    let zookeeper = Server::start()?;
+    let proxy = Proxy::start(zookeeper.address())?;
+    let builder = Cluster::builder(proxy.address()).root(&format!("/{}", "r".repeat(ROOT))).session_timeout(T);
+    let add = |builder: bellwether_tests::cluster::Builder, n| builder.group(&format!("g{n}"), guest("minimal"), "");
+    let cluster = (0..GROUPS).fold(builder, add).start()?;
+    let node = cluster.node(0);
+    let watched = || {
+        let watches = zookeeper.mntr().ok()?.get("zk_watch_count")?.parse().ok();
+        watches.filter(|watches: &usize| *watches == WATCHES)
+    };
+    let settled = || cluster.wait_for("all groups to be led and watched", PATIENCE, |_| terms(node).zip(watched()));
+    let (before, _) = settled()?;
+    ensure!(before.1.len() == GROUPS && before.1.iter().all(Value::is_u64), "{before:?}");
+    ensure!(WATCHES * ROOT > 128 * 1024);
+    for _ in 0..3 {
+        let (accepted, mark) = (proxy.accepted(), node.mark());
+        proxy.reset();
+        node.wait_log(mark, "the node to connect again", |line| line.what() == "reconnected")?;
+        let (after, _) = settled()?;
+        ensure!(after == before, "{before:?} has become {after:?}");
+        ensure!(proxy.accepted() > accepted + 1, "one session holds all watches");
+    }
+    ensure!(node.stop()? == 0);
+    Ok(())
 }
