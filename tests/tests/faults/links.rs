@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use bellwether_tests::checker::{Kind, Summary};
-use bellwether_tests::cluster::{Cluster, Node};
+use bellwether_tests::cluster::{Builder, Cluster, Node};
 use bellwether_tests::guests::guest;
 use bellwether_tests::proxy::{Flow, Link, Proxy};
 use bellwether_tests::zookeeper::Server;
@@ -110,15 +110,19 @@ fn terms(node: &Node) -> Option<(Value, Vec<Value>)> {
 /// Trap 32: the client library cannot connect again to a session that watches paths of more than 128 KiB.
 #[test]
 fn a_reset_with_more_watches_than_one_session_can_hold_changes_nothing() -> Result<()> {
-    const GROUPS: usize = 30;
-    const ROOT: usize = 3_000;
+    const GROUPS: usize = 150;
     /// A leader watches its own znode and its members.
     const WATCHES: usize = 2 * GROUPS;
     let zookeeper = Server::start()?;
     let proxy = Proxy::start(zookeeper.address())?;
-    let builder = Cluster::builder(proxy.address()).root(&format!("/{}", "r".repeat(ROOT))).session_timeout(T);
-    let add = |builder: bellwether_tests::cluster::Builder, n| builder.group(&format!("g{n}"), guest("minimal"), "");
+    // As long as a manifest lets them be.
+    let (top, name) = ("r".repeat(199), |n: usize| format!("g{n:0>63}"));
+    let (root, server) = (format!("/{top}"), format!("{}/{top}", proxy.address()));
+    let builder = Cluster::builder(server).root(&root).ids(|_| "n".repeat(64)).session_timeout(T);
+    let add = |builder: Builder, n| builder.group(&name(n), guest("minimal"), "");
     let cluster = (0..GROUPS).fold(builder, add).start()?;
+    let registry = format!("{root}{root}/{}/service_registry", name(0));
+    ensure!(WATCHES * registry.len() > 128 * 1024, "one session could hold them");
     let node = cluster.node(0);
     let watched = || {
         let watches = zookeeper.mntr().ok()?.get("zk_watch_count")?.parse().ok();
@@ -127,7 +131,6 @@ fn a_reset_with_more_watches_than_one_session_can_hold_changes_nothing() -> Resu
     let settled = || cluster.wait_for("all groups to be led and watched", PATIENCE, |_| terms(node).zip(watched()));
     let (before, _) = settled()?;
     ensure!(before.1.len() == GROUPS && before.1.iter().all(Value::is_u64), "{before:?}");
-    ensure!(WATCHES * ROOT > 128 * 1024);
     for _ in 0..3 {
         let (accepted, mark) = (proxy.accepted(), node.mark());
         proxy.reset();
