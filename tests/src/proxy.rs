@@ -28,6 +28,8 @@ pub mod op {
     pub const GET_DATA: i32 = 4;
     /// `setData`
     pub const SET_DATA: i32 = 5;
+    /// `sync`
+    pub const SYNC: i32 = 9;
     /// `ping`
     pub const PING: i32 = 11;
     /// `multi`

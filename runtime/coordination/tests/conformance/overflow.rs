@@ -5,15 +5,15 @@ use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use anyhow::{Result, ensure};
+use anyhow::{Result, bail, ensure};
 use bellwether_coordination::SessionEvent;
 use bellwether_coordination::zookeeper::{ZookeeperConfig, ZookeeperCoordinator};
 use bellwether_core::id::Tag;
-use bellwether_core::request::{CreateMode, Op, Request, RequestError};
-use bellwether_tests::proxy::Proxy;
+use bellwether_core::request::{CreateMode, Op, Reply, Request, RequestError};
+use bellwether_tests::proxy::{Proxy, Watched, op};
 use bellwether_tests::zookeeper::Server;
 
-use super::bed::{Client, ROOM, create, get, list};
+use super::bed::{Client, PATIENCE, ROOM, create, delete, get, list};
 use super::real::until;
 
 const PATHS: usize = 3_000;
@@ -191,6 +191,54 @@ async fn watches_that_were_let_go_of_make_room() -> Result<()> {
     client.close().await?;
     until("one session", || Ok(server.mntr()?["zk_global_sessions"] == "1")).await?;
     other.close().await
+}
+
+/// The watch stands first: what changes before the owner's session reads is in the answer, and fires.
+#[tokio::test]
+async fn nothing_is_missed_between_the_watch_and_the_read() -> Result<()> {
+    let mut bed = Bed::new(TIMEOUT).await?;
+    bed.watch(0..OWN).await?;
+    let watched = path(OWN + 1);
+    let hold =
+        |bed: &Bed, path: String| bed.proxy.hold(move |request| request.op == op::SYNC && request.mentions(&path));
+    let held = hold(&bed, watched.clone());
+    let tag = bed.client.submit(get(&watched, true));
+    let held = seen(held).await?;
+    bed.watched(OWN + 1).await?;
+    bed.other.set(&watched, b"new").await?;
+    bed.watched(OWN).await?;
+    held.release();
+    let Reply::Data { data, .. } = bed.client.answer(tag).await?? else { bail!("not data") };
+    assert_eq!(&*data, b"new");
+    bed.fired(&[tag]).await?;
+    // It goes meanwhile: the read has failed, and so there is no watch that could fire.
+    let held = hold(&bed, watched.clone());
+    let tag = bed.client.submit(get(&watched, true));
+    let held = seen(held).await?;
+    bed.watched(OWN + 1).await?;
+    bed.other.ok(delete(&watched, None)).await?;
+    held.release();
+    assert_eq!(bed.client.answer(tag).await?, Err(RequestError::NoNode));
+    bed.client.not_fired(&[tag]).await?;
+    // The connection goes meanwhile: the read is unknown, and the watch is let go of.
+    let another = path(OWN + 3);
+    let held = hold(&bed, another.clone());
+    let tag = bed.client.submit(get(&another, true));
+    let held = seen(held).await?;
+    bed.watched(OWN + 1).await?;
+    bed.proxy.reset();
+    held.release();
+    bed.client.await_disconnected().await?;
+    ensure!(matches!(bed.client.answer(tag).await?, Err(RequestError::Unknown(_))));
+    bed.client.await_reconnected().await?;
+    bed.watched(OWN).await?;
+    bed.other.set(&another, b"new").await?;
+    bed.client.not_fired(&[tag]).await?;
+    bed.close().await
+}
+
+async fn seen(held: Watched) -> Result<Watched> {
+    tokio::task::spawn_blocking(move || held.seen(PATIENCE).map(|()| held)).await?
 }
 
 /// A log that can be looked at.
