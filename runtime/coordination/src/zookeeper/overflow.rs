@@ -17,12 +17,14 @@
 //! A session of watches that reconnects arms its watches by itself; should the server have put another one in its place without
 //! a word, then these are armed in that one.
 //!
-//! **Order.** What such a read tells is as if it had been submitted when its watch stood: requests that were submitted after
-//! it may be done and answered before it. And its watch comes on another connection, so that its event may come after data that
-//! are newer. Nothing depends on either: nothing is ever submitted together with a watching read and after it, whoever gets an answer
-//! knows by its tag what it is for and whether it is still wanted, and an event leads to another look, never to a
-//! conclusion. What does depend on order (a `sync` before a list; a create before a read) stands before such a read, and stays there.
-//! Only the owner's session proves anything: the answers here are its own, and a write never takes this way.
+//! **Order.** Such a read counts as submitted when its watch stands: it and its answer keep their place among those of the owner's
+//! session from then on, but what was submitted meanwhile has overtaken it. And its watch comes on another connection, so that
+//! its event may come after data that are newer. Nothing relies on more. What must come before a read (a `sync` before a list, the
+//! create of what is read) is submitted before it, and stays before it. Nothing relies on a watching read having been done or
+//! answered when something later is: the core waits for its answer, knows it by its tag, and drops it when it has moved on. And
+//! an event leads to another look, never to a conclusion. What the core does rely on is all the owner's session's: that data never
+//! grow older from one answer to the next, and that its writes are acknowledged to it. The sessions of watches own no znode, prove
+//! nothing and renew no lease, as a write never takes this way.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -40,7 +42,7 @@ use zookeeper_client::{Acls, Client};
 use super::config::ZookeeperConfig;
 use super::connect::{Backoff, Failure as NotOpen, Link, connect};
 use super::feed::is_connected;
-use super::request::{Answer, Failure, Lookout, lost, prepare};
+use super::request::{Answer, Lookout, Pending, prepare};
 use super::session::CLOSE;
 
 /// How many bytes of paths one session may watch. Less than the 128 KiB that end it: for watches that were let go of, but not yet
@@ -98,7 +100,14 @@ struct Seat {
     client: watch::Receiver<Option<Client>>,
 }
 
-/// The reads whose watches are set by other sessions, and those sessions.
+/// A read that its owner may do now: whatever changes from here on, the watch will tell.
+pub(super) struct Watched {
+    pub(super) tag: Tag,
+    pub(super) read: Request,
+    pub(super) watch: Lookout,
+}
+
+/// The sessions of watches, and the reads that wait until one of them watches.
 pub(super) struct Overflow {
     config: Arc<ZookeeperConfig>,
     timeout: Duration,
@@ -107,7 +116,7 @@ pub(super) struct Overflow {
     backoff: Backoff,
     full: bool,
     tags: BTreeSet<Tag>,
-    reads: FuturesUnordered<BoxFuture<'static, (Tag, Result<Answer, Failure>)>>,
+    reads: FuturesUnordered<BoxFuture<'static, Watched>>,
 }
 
 impl Overflow {
@@ -116,31 +125,37 @@ impl Overflow {
         Self { config, timeout, acls, homes, backoff: Backoff::new(), full: false, tags, reads }
     }
 
-    /// Begins a read that leaves a watch. `owner` is the session that it is done for.
-    pub(super) fn begin(&mut self, owner: Client, tag: Tag, path: String, read: Request, bytes: usize) {
-        let seat = self.seat(bytes);
-        let look = look(owner, seat, path, read, self.acls, self.timeout / 4);
+    /// Has another session watch what is read. In the end something always does, if only the clock.
+    pub(super) fn begin(&mut self, tag: Tag, read: Request, bytes: usize) {
+        let (seat, acls, patience) = (self.seat(bytes), self.acls, self.timeout / 4);
         self.tags.insert(tag);
-        self.reads.push(look.map(move |result| (tag, result)).boxed());
+        let watched = async move {
+            let watch = match seat {
+                Some(seat) => tokio::time::timeout(patience, seat.watch(read.clone(), acls)).await.ok().flatten(),
+                None => None,
+            };
+            Watched { tag, read, watch: watch.unwrap_or(Lookout::Later(patience)) }
+        };
+        self.reads.push(watched.boxed());
     }
 
-    /// The next answer; waits for ever when nothing is under way.
-    pub(super) async fn next(&mut self) -> (Tag, Result<Answer, Failure>) {
+    /// The next read that is watched; waits for ever when none waits.
+    pub(super) async fn next(&mut self) -> Watched {
         match self.reads.next().await {
-            Some((tag, result)) => {
-                self.tags.remove(&tag);
-                (tag, result)
+            Some(watched) => {
+                self.tags.remove(&watched.tag);
+                watched
             }
             None => std::future::pending().await,
         }
     }
 
-    /// Whether this read is under way.
+    /// Whether this read waits.
     pub(super) fn holds(&self, tag: Tag) -> bool {
         self.tags.contains(&tag)
     }
 
-    /// Gives up all that is under way; these have no answer.
+    /// Gives up all that waits.
     pub(super) fn give_up(&mut self) -> BTreeSet<Tag> {
         self.reads = FuturesUnordered::new();
         std::mem::take(&mut self.tags)
@@ -182,34 +197,22 @@ impl Overflow {
     }
 }
 
-/// Does the read for `owner`, once another session watches, or once that has taken for too long.
-async fn look(
-    owner: Client,
-    seat: Option<Seat>,
-    path: String,
-    read: Request,
-    acls: Acls<'static>,
-    patience: Duration,
-) -> Result<Answer, Failure> {
-    let watch = match seat {
-        Some(seat) => tokio::time::timeout(patience, seat.watch(read.clone(), acls)).await.ok().flatten(),
-        None => None,
-    };
-    // The library would keep the requests, and carry them out whenever it is connected again.
-    if !is_connected(owner.state()) {
-        return Err(lost());
+/// Does a read that another session watches.
+pub(super) fn look(owner: Client, acls: Acls<'static>, read: Request, watch: Lookout) -> Pending {
+    async move {
+        let (path, read) = match read {
+            Request::Get { path, .. } => (path.clone(), Request::Get { path, watch: false }),
+            Request::List { path, .. } => (path.clone(), Request::List { path, watch: false }),
+            other => ("/".to_owned(), other),
+        };
+        let sync = prepare(owner.clone(), acls, Request::Sync { path }, None);
+        // Both are sent before either is awaited, in this order.
+        let (synced, answer) = futures::join!(sync, prepare(owner, acls, read, None));
+        synced?;
+        // When the read has failed, the watch is let go of.
+        Ok(Answer { watch: Some(watch), ..answer? })
     }
-    let plain = match read {
-        Request::Get { path, .. } => Request::Get { path, watch: false },
-        Request::List { path, .. } => Request::List { path, watch: false },
-        other => other,
-    };
-    let sync = prepare(owner.clone(), acls, Request::Sync { path }, None);
-    // Both are sent before either is awaited, in this order.
-    let (synced, answer) = futures::join!(sync, prepare(owner, acls, plain, None));
-    synced?;
-    // Without a watch only if the read fails for us, and not just for a server that is behind.
-    Ok(Answer { watch: Some(watch.unwrap_or(Lookout::Later(patience))), ..answer? })
+    .boxed()
 }
 
 impl Seat {

@@ -16,7 +16,7 @@ use super::config::ZookeeperConfig;
 use super::connect::{Backoff, Failure, Link, connect};
 use super::feed::{Feed, Standing, is_connected};
 use super::handle::{Command, Owner};
-use super::overflow::{Overflow, Room};
+use super::overflow::{Overflow, Room, Watched, look};
 use super::request::{self, Answer, Lookout, acls, lost, prepare};
 use super::spawner::Serving;
 use crate::SessionEvent;
@@ -144,7 +144,7 @@ enum Next {
     Stopped,
     Fired(Option<Tag>),
     Answered(Result<Answer, request::Failure>),
-    Looked(Tag, Result<Answer, request::Failure>),
+    Watched(Watched),
     Command(Option<Command>),
     Overdue,
 }
@@ -203,8 +203,8 @@ impl Live {
                     self.on_answer(result).await;
                     None
                 }
-                Next::Looked(tag, result) => {
-                    self.on_looked(tag, result).await;
+                Next::Watched(watched) => {
+                    self.on_watched(watched);
                     None
                 }
                 Next::Command(Some(command)) => {
@@ -236,7 +236,7 @@ impl Live {
             // Before the answers: an owner sees a watch's event before it sees the new data.
             Some(fired) = self.firing.next(), if !self.firing.is_empty() => Next::Fired(fired),
             Some(result) = answer(front) => Next::Answered(result),
-            (tag, result) = self.overflow.next() => Next::Looked(tag, result),
+            watched = self.overflow.next() => Next::Watched(watched),
             () = self.serving.ended() => Next::Stopped,
             command = inbox.recv(), if close_by.is_none() || !inbox.is_closed() => Next::Command(command),
             () = sleep_until(close_by.unwrap_or_else(Instant::now)), if close_by.is_some() => Next::Overdue,
@@ -313,15 +313,6 @@ impl Live {
         }
     }
 
-    /// The answer to a read whose watch another session has set.
-    async fn on_looked(&mut self, tag: Tag, result: Result<Answer, request::Failure>) {
-        if result.as_ref().is_err_and(|failure| failure.disconnected) {
-            // As for every other answer: the owner hears the news first.
-            self.go_down().await;
-        }
-        self.settle(tag, result).await;
-    }
-
     async fn settle(&mut self, tag: Tag, result: Result<Answer, request::Failure>) {
         // All events that came before this answer are ready by now.
         while let Some(Some(fired)) = self.firing.next().now_or_never() {
@@ -349,9 +340,6 @@ impl Live {
     /// holds one.
     fn close(&mut self, verdict: &'static str) {
         self.client = None;
-        for tag in self.overflow.give_up() {
-            self.queue(tag, Err(RequestError::SessionEnded));
-        }
         if self.close_by.is_none() {
             self.close_by = Some(Instant::now() + (self.timeout / 2).min(CLOSE));
             self.verdict = verdict;
@@ -390,26 +378,43 @@ impl Live {
     }
 
     fn submit(&mut self, tag: Tag, request: Request) {
-        let Some(client) = &self.client else { return self.queue(tag, Err(RequestError::SessionEnded)) };
-        // The library would keep it, and carry it out whenever it is connected again.
-        if self.down || !is_connected(client.state()) {
-            return self.queue(tag, Err(not_connected()));
-        }
+        let client = match self.client() {
+            Ok(client) => client,
+            Err(error) => return self.queue(tag, Err(error)),
+        };
         if let Err(error) = check(&request, self.prefix) {
             return self.queue(tag, Err(error));
         }
         let taken = match &request {
             Request::Get { path, watch: true } | Request::List { path, watch: true } => {
                 let bytes = self.prefix + path.len();
-                let Some(taken) = self.room.take(bytes) else {
-                    let path = path.clone();
-                    return self.overflow.begin(client.clone(), tag, path, request, bytes);
-                };
+                let Some(taken) = self.room.take(bytes) else { return self.overflow.begin(tag, request, bytes) };
                 Some(taken)
             }
             _ => None,
         };
-        let mut sent = prepare(client.clone(), self.acls, request, taken);
+        self.send(tag, prepare(client, self.acls, request, taken));
+    }
+
+    /// Another session watches what does not fit into this one: now it can be read.
+    fn on_watched(&mut self, Watched { tag, read, watch }: Watched) {
+        match self.client() {
+            Ok(client) => self.send(tag, look(client, self.acls, read, watch)),
+            Err(error) => self.queue(tag, Err(error)),
+        }
+    }
+
+    /// The client, if something can be sent now.
+    fn client(&self) -> Result<Client, RequestError> {
+        let client = self.client.as_ref().ok_or(RequestError::SessionEnded)?;
+        // The library would keep it, and carry it out whenever it is connected again.
+        if self.down || !is_connected(client.state()) {
+            return Err(not_connected());
+        }
+        Ok(client.clone())
+    }
+
+    fn send(&mut self, tag: Tag, mut sent: request::Pending) {
         let slot = match (&mut sent).now_or_never() {
             Some(done) => Slot::Done(Box::new(done)),
             None => Slot::Sent(sent),
