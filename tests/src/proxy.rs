@@ -28,6 +28,8 @@ pub mod op {
     pub const GET_DATA: i32 = 4;
     /// `setData`
     pub const SET_DATA: i32 = 5;
+    /// `sync`
+    pub const SYNC: i32 = 9;
     /// `ping`
     pub const PING: i32 = 11;
     /// `multi`
@@ -126,6 +128,7 @@ struct State {
     requests: BTreeMap<i32, u64>,
     refusing: bool,
     forgetting: bool,
+    expiring: Option<Box<dyn Fn(i64) -> bool + Send>>,
     over: bool,
 }
 
@@ -320,6 +323,12 @@ impl Proxy {
     pub fn forget_session(&self) -> Forgotten {
         self.shared.lock().forgetting = true;
         Forgotten(self.shared.clone())
+    }
+
+    /// Clients that come back to such a session, by its id, are told that it has expired: the server is shown a wrong password, and
+    /// answers as it does when it knows the session no more.
+    pub fn expire(&self, which: impl Fn(i64) -> bool + Send + 'static) {
+        self.shared.lock().expiring = Some(Box::new(which));
     }
 
     /// How many connections were accepted so far.

@@ -24,9 +24,9 @@ pub trait Coordinator: Send + Sync + 'static {
 
 /// One session. Dropping it leaves the session to expire, as a crash would.
 pub trait Session: Send {
-    /// Sends a request. Requests take effect in the order in which they are submitted. Never blocks; the answer is a
-    /// [`SessionEvent::Answered`] with the same tag, also when the connection is down (then `Unknown`: this never queues for
-    /// a later connection).
+    /// Sends a request. Requests take effect in the order in which they are submitted, but for a read whose watch does not fit
+    /// into the session: it may be overtaken. Never blocks; the answer is a [`SessionEvent::Answered`] with the same tag, also
+    /// when the connection is down (then `Unknown`: this never queues for a later connection).
     fn submit(&mut self, tag: Tag, request: Request);
 
     /// Lets go of the watch that a request left; it will not fire any more.

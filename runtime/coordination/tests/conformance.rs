@@ -8,6 +8,8 @@ mod data;
 mod faults;
 #[path = "conformance/links.rs"]
 mod links;
+#[path = "conformance/overflow.rs"]
+mod overflow;
 #[path = "conformance/random.rs"]
 mod random;
 #[path = "conformance/real.rs"]
@@ -66,4 +68,23 @@ suite! {
     crate::links::a_long_cut_ends_the_session => a_long_cut_ends_the_session,
     crate::links::close_while_disconnected => close_while_disconnected,
     crate::links::opening_waits_for_the_service => opening_waits_for_the_service;
+}
+
+/// The scenarios of watches once more, with watches that do not fit into their session. (But for the one of their order: they
+/// come on another connection than the data.)
+mod beyond_the_session {
+    macro_rules! beyond {
+        ($($scenario:path => $name:ident),+ $(,)?) => {
+            $(#[tokio::test] async fn $name() -> anyhow::Result<()> { $scenario(super::Bed::zookeeper_full()?).await })+
+        };
+    }
+
+    beyond! {
+        crate::watches::fire_once => fire_once,
+        crate::watches::fire_for_what_they_watch => fire_for_what_they_watch,
+        crate::watches::fire_on_deletion => fire_on_deletion,
+        crate::watches::none_after_a_failed_read => none_after_a_failed_read,
+        crate::watches::several_on_one_znode => several_on_one_znode,
+        crate::watches::forget => forget,
+    }
 }

@@ -133,7 +133,7 @@ impl Direction<'_> {
             let Some(mut frame) = item else { return self.connection.end(false) };
             let first = std::mem::replace(&mut self.first, false);
             if first && self.up {
-                self.forget_session(&mut frame);
+                self.reopened(&mut frame);
             } else if !first && self.intercepted(&frame) {
                 return self.connection.end(true);
             }
@@ -184,13 +184,20 @@ impl Direction<'_> {
         if self.up { self.asked(frame) } else { self.answered(frame) }
     }
 
-    /// Makes a request for an old session one for a new session, if that is wanted.
-    fn forget_session(&self, frame: &mut [u8]) {
+    /// Makes a request for an old session one for a new session, or one with a wrong password, if that is wanted.
+    fn reopened(&self, frame: &mut [u8]) {
         // After the frame's length: version, last transaction, timeout; then the session and its password with a length.
         let Some(session) = frame.get_mut(20..28).filter(|session| session.iter().any(|byte| *byte != 0)) else {
             return;
         };
         let mut state = self.shared.lock();
+        let id = <[u8; 8]>::try_from(&*session).map_or(0, i64::from_be_bytes);
+        if state.expiring.as_ref().is_some_and(|which| which(id)) {
+            if let Some(password) = frame.get_mut(32..48) {
+                password.fill(0xff);
+            }
+            return;
+        }
         if std::mem::take(&mut state.forgetting) {
             session.fill(0);
             if let Some(password) = frame.get_mut(32..48) {

@@ -4,9 +4,13 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use bellwether_tests::checker::{Kind, Summary};
-use bellwether_tests::proxy::{Flow, Link};
+use bellwether_tests::cluster::{Builder, Cluster, Node};
+use bellwether_tests::guests::guest;
+use bellwether_tests::proxy::{Flow, Link, Proxy};
+use bellwether_tests::zookeeper::Server;
+use serde_json::Value;
 
-use crate::bed::{Bed, T, WRITES};
+use crate::bed::{Bed, PATIENCE, T, WRITES};
 
 /// The leader's link becomes `link` until somebody else leads.
 fn cut(link: Link) -> Result<Summary> {
@@ -93,4 +97,48 @@ fn a_slow_link_costs_no_leadership() -> Result<()> {
     ensure!(bed.epoch(leader)? == epoch);
     bed.proxies[leader].heal();
     bed.conclude().map(drop)
+}
+
+/// The session, and the epoch of each group; none while it is not connected, or does not lead them all.
+fn terms(node: &Node) -> Option<(Value, Vec<Value>)> {
+    let status = node.status().ok().filter(|status| status["session"]["state"] == "connected")?;
+    let groups = status["groups"].as_array()?;
+    let leads = groups.iter().all(|group| group["role"] == "leader");
+    leads.then(|| (status["session"]["id"].clone(), groups.iter().map(|group| group["epoch"].clone()).collect()))
+}
+
+/// Trap 32: the client library cannot connect again to a session that watches paths of more than 128 KiB.
+#[test]
+fn a_reset_with_more_watches_than_one_session_can_hold_changes_nothing() -> Result<()> {
+    const GROUPS: usize = 150;
+    /// A leader watches its own znode and its members.
+    const WATCHES: usize = 2 * GROUPS;
+    let zookeeper = Server::start()?;
+    let proxy = Proxy::start(zookeeper.address())?;
+    // As long as a manifest lets them be.
+    let (top, name) = ("r".repeat(199), |n: usize| format!("g{n:0>63}"));
+    let (root, server) = (format!("/{top}"), format!("{}/{top}", proxy.address()));
+    let builder = Cluster::builder(server).root(&root).ids(|_| "n".repeat(64)).session_timeout(T);
+    let add = |builder: Builder, n| builder.group(&name(n), guest("minimal"), "");
+    let cluster = (0..GROUPS).fold(builder, add).start()?;
+    let registry = format!("{root}{root}/{}/service_registry", name(0));
+    ensure!(WATCHES * registry.len() > 128 * 1024, "one session could hold them");
+    let node = cluster.node(0);
+    let watched = || {
+        let watches = zookeeper.mntr().ok()?.get("zk_watch_count")?.parse().ok();
+        watches.filter(|watches: &usize| *watches == WATCHES)
+    };
+    let settled = || cluster.wait_for("all groups to be led and watched", PATIENCE, |_| terms(node).zip(watched()));
+    let (before, _) = settled()?;
+    ensure!(before.1.len() == GROUPS && before.1.iter().all(Value::is_u64), "{before:?}");
+    for _ in 0..3 {
+        let (accepted, mark) = (proxy.accepted(), node.mark());
+        proxy.reset();
+        node.wait_log(mark, "the node to connect again", |line| line.what() == "reconnected")?;
+        let (after, _) = settled()?;
+        ensure!(after == before, "{before:?} has become {after:?}");
+        ensure!(proxy.accepted() > accepted + 1, "one session holds all watches");
+    }
+    ensure!(node.stop()? == 0);
+    Ok(())
 }

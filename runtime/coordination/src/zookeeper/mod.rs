@@ -4,6 +4,7 @@ mod config;
 mod connect;
 mod feed;
 mod handle;
+mod overflow;
 mod request;
 mod session;
 mod spawner;

@@ -1,22 +1,54 @@
 //! Requests as the client library has them, and its answers and errors in our words.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use bellwether_core::id::SessionId;
 use bellwether_core::request::{CreateMode, Op, Reply, Request, RequestError, Stat};
 use futures::future::{BoxFuture, FutureExt as _};
-use zookeeper_client::{Acl, Acls, Client, Error, MultiWriteError, MultiWriteResult, OneshotWatcher, Permission};
+use zookeeper_client::{
+    Acl, Acls, Client, Error, EventType, MultiWriteError, MultiWriteResult, OneshotWatcher, Permission,
+};
+
+use super::overflow::Taken;
 
 /// An answer: the reply, the watch that a read left, and, for the creation of an ephemeral znode, the session that owns it.
 pub(super) struct Answer {
     pub(super) reply: Reply,
-    pub(super) watcher: Option<OneshotWatcher>,
+    pub(super) watch: Option<Lookout>,
     pub(super) owner: Option<SessionId>,
 }
 
 impl From<Reply> for Answer {
     fn from(reply: Reply) -> Self {
-        Self { reply, watcher: None, owner: None }
+        Self { reply, watch: None, owner: None }
+    }
+}
+
+/// What a watch waits for, with the room that it takes.
+pub(super) enum Lookout {
+    /// An event, in the owner's session.
+    Own(OneshotWatcher, Option<Taken>),
+    /// An event, or the end of the session, in one that is there for watches alone.
+    Elsewhere(OneshotWatcher, Option<Taken>),
+    /// So much time.
+    Later(Duration),
+}
+
+impl Lookout {
+    /// Waits until the watch has fired. False: the owner's session has ended, which is told as such.
+    pub(super) async fn fired(self) -> bool {
+        match self {
+            Self::Own(watcher, _taken) => watcher.changed().await.event_type != EventType::Session,
+            Self::Elsewhere(watcher, _taken) => {
+                watcher.changed().await;
+                true
+            }
+            Self::Later(pause) => {
+                tokio::time::sleep(pause).await;
+                true
+            }
+        }
     }
 }
 
@@ -34,6 +66,12 @@ impl From<Error> for Failure {
     }
 }
 
+/// There will be no answer.
+pub(super) fn lost() -> Failure {
+    let error = RequestError::Unknown("the connection to ZooKeeper was lost before the answer came".to_owned());
+    Failure { error, disconnected: true }
+}
+
 pub(super) type Pending = BoxFuture<'static, Result<Answer, Failure>>;
 
 static OWN: [Acl; 2] =
@@ -45,12 +83,17 @@ pub(super) fn acls(authenticated: bool) -> Acls<'static> {
 }
 
 /// The request as a future. The library sends it when the future is polled for the first time; poll it at once to keep
-/// the order.
-pub(super) fn prepare(client: Client, acls: Acls<'static>, request: Request) -> Pending {
-    async move { Ok(perform(&client, acls, request).await?) }.boxed()
+/// the order. `taken` is the room for the watch that it leaves, if it does.
+pub(super) fn prepare(client: Client, acls: Acls<'static>, request: Request, taken: Option<Taken>) -> Pending {
+    async move { Ok(perform(&client, acls, request, taken).await?) }.boxed()
 }
 
-async fn perform(client: &Client, acls: Acls<'static>, request: Request) -> Result<Answer, ClientError> {
+async fn perform(
+    client: &Client,
+    acls: Acls<'static>,
+    request: Request,
+    taken: Option<Taken>,
+) -> Result<Answer, ClientError> {
     Ok(match request {
         Request::Create { path, data, mode } => create(client, acls, path, &data, mode).await?,
         Request::Delete { path, version } => {
@@ -67,12 +110,12 @@ async fn perform(client: &Client, acls: Acls<'static>, request: Request) -> Resu
         Request::Get { path, watch: true } => {
             let (data, found, watcher) = client.get_and_watch_data(&path).await?;
             let reply = Reply::Data { data: Arc::from(data), stat: stat(&found) };
-            Answer { reply, watcher: Some(watcher), owner: None }
+            Answer { reply, watch: Some(Lookout::Own(watcher, taken)), owner: None }
         }
         Request::List { path, watch: false } => Reply::Children(client.list_children(&path).await?).into(),
         Request::List { path, watch: true } => {
             let (children, watcher) = client.list_and_watch_children(&path).await?;
-            Answer { reply: Reply::Children(children), watcher: Some(watcher), owner: None }
+            Answer { reply: Reply::Children(children), watch: Some(Lookout::Own(watcher, taken)), owner: None }
         }
         Request::Sync { path } => {
             client.sync(&path).await?;
@@ -100,7 +143,7 @@ async fn create(
         CreateMode::EphemeralSequential => format!("{path}{sequence}"),
         CreateMode::Persistent | CreateMode::Ephemeral => path,
     };
-    Ok(Answer { reply: Reply::Created { path }, watcher: None, owner: stat(&made).owner })
+    Ok(Answer { reply: Reply::Created { path }, watch: None, owner: stat(&made).owner })
 }
 
 async fn multi(client: &Client, acls: Acls<'static>, ops: Vec<Op>) -> Result<Reply, ClientError> {

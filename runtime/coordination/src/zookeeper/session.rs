@@ -10,22 +10,20 @@ use futures::future::{AbortHandle, Abortable, BoxFuture, FutureExt as _};
 use futures::stream::{FuturesUnordered, StreamExt as _};
 use tokio::sync::mpsc::UnboundedReceiver;
 use tokio::time::{Instant, sleep_until};
-use zookeeper_client::{Acls, Client, OneshotWatcher, SessionState};
+use zookeeper_client::{Acls, Client, SessionState};
 
 use super::config::ZookeeperConfig;
 use super::connect::{Backoff, Failure, Link, connect};
 use super::feed::{Feed, Standing, is_connected};
 use super::handle::{Command, Owner};
-use super::request::{self, Answer, acls, prepare};
+use super::overflow::{Overflow, Room, Watched, look};
+use super::request::{self, Answer, Lookout, acls, lost, prepare};
 use super::spawner::Serving;
 use crate::SessionEvent;
 use crate::check::{check, too_many};
 
-/// From so many bytes of watched paths on, one warning is logged: beyond 128 KiB the client library cannot reconnect.
-const WATCHED_BYTES: usize = 100 * 1024;
-
 /// How long closing may take at most, before the session is left to run out.
-const CLOSE: Duration = Duration::from_secs(5);
+pub(super) const CLOSE: Duration = Duration::from_secs(5);
 
 pub(super) async fn run(
     config: Arc<ZookeeperConfig>,
@@ -45,7 +43,7 @@ pub(super) async fn run(
     }
     tracing::debug!(%session, ?timeout, "session opened");
     owner.tell(SessionEvent::Opened { session, timeout }).await;
-    Live::new(link, &config, owner, session, timeout).run(inbox).await;
+    Live::new(link, config, owner, session, timeout).run(inbox).await;
 }
 
 /// Tries until there is a session. An error is the reason why there will be none, and whether for good; `None` means that the
@@ -101,19 +99,12 @@ fn not_connected() -> RequestError {
 /// A request that was sent, or would have been.
 struct UnderWay {
     tag: Tag,
-    /// The length of its path, if it leaves a watch.
-    watched: usize,
     slot: Slot,
 }
 
 enum Slot {
     Sent(request::Pending),
     Done(Box<Result<Answer, request::Failure>>),
-}
-
-struct Watch {
-    stop: AbortHandle,
-    bytes: usize,
 }
 
 /// An open session.
@@ -130,10 +121,11 @@ struct Live {
     feed: Feed,
     /// Requests in the order in which they were submitted; the server answers in that order as well.
     under_way: VecDeque<UnderWay>,
-    watches: HashMap<Tag, Watch>,
+    watches: HashMap<Tag, AbortHandle>,
     firing: FuturesUnordered<BoxFuture<'static, Option<Tag>>>,
-    watched_bytes: usize,
-    warned: bool,
+    /// For this session's own watches.
+    room: Room,
+    overflow: Overflow,
     /// Watches that were let go of before their request was answered.
     forgotten: HashSet<Tag>,
     /// The owner has been told that there is no connection.
@@ -152,6 +144,7 @@ enum Next {
     Stopped,
     Fired(Option<Tag>),
     Answered(Result<Answer, request::Failure>),
+    Watched(Watched),
     Command(Option<Command>),
     Overdue,
 }
@@ -163,22 +156,23 @@ struct End {
 }
 
 impl Live {
-    fn new(link: Link, config: &ZookeeperConfig, owner: Owner, session: SessionId, timeout: Duration) -> Self {
+    fn new(link: Link, config: Arc<ZookeeperConfig>, owner: Owner, session: SessionId, timeout: Duration) -> Self {
         let feed = Feed::new(&link.client);
+        let acls = acls(config.auth.is_some());
         Self {
             serving: link.serving,
             owner,
             session,
             timeout,
             prefix: config.chroot.as_ref().map_or(0, String::len),
-            acls: acls(config.auth.is_some()),
+            acls,
             client: Some(link.client),
             feed,
             under_way: VecDeque::new(),
             watches: HashMap::new(),
             firing: FuturesUnordered::new(),
-            watched_bytes: 0,
-            warned: false,
+            room: Room::default(),
+            overflow: Overflow::new(config, timeout, acls),
             forgotten: HashSet::new(),
             down: false,
             settled: 0,
@@ -207,6 +201,10 @@ impl Live {
                 }
                 Next::Answered(result) => {
                     self.on_answer(result).await;
+                    None
+                }
+                Next::Watched(watched) => {
+                    self.on_watched(watched);
                     None
                 }
                 Next::Command(Some(command)) => {
@@ -238,6 +236,7 @@ impl Live {
             // Before the answers: an owner sees a watch's event before it sees the new data.
             Some(fired) = self.firing.next(), if !self.firing.is_empty() => Next::Fired(fired),
             Some(result) = answer(front) => Next::Answered(result),
+            watched = self.overflow.next() => Next::Watched(watched),
             () = self.serving.ended() => Next::Stopped,
             command = inbox.recv(), if close_by.is_none() || !inbox.is_closed() => Next::Command(command),
             () = sleep_until(close_by.unwrap_or_else(Instant::now)), if close_by.is_some() => Next::Overdue,
@@ -287,12 +286,15 @@ impl Live {
 
     /// Gives every request its last answer: the one that has arrived, or that it is unknown.
     async fn settle_all(&mut self) {
-        for UnderWay { tag, watched, slot } in std::mem::take(&mut self.under_way) {
+        for UnderWay { tag, slot } in std::mem::take(&mut self.under_way) {
             let result = match slot {
                 Slot::Done(done) => Some(*done),
                 Slot::Sent(sent) => sent.now_or_never(),
             };
-            self.settle(tag, watched, result.unwrap_or_else(|| Err(lost()))).await;
+            self.settle(tag, result.unwrap_or_else(|| Err(lost()))).await;
+        }
+        for tag in self.overflow.give_up() {
+            self.settle(tag, Err(lost())).await;
         }
     }
 
@@ -306,21 +308,21 @@ impl Live {
                 front.slot = Slot::Done(Box::new(result));
             }
             self.go_down().await;
-        } else if let Some(UnderWay { tag, watched, .. }) = self.under_way.pop_front() {
-            self.settle(tag, watched, result).await;
+        } else if let Some(UnderWay { tag, .. }) = self.under_way.pop_front() {
+            self.settle(tag, result).await;
         }
     }
 
-    async fn settle(&mut self, tag: Tag, watched: usize, result: Result<Answer, request::Failure>) {
+    async fn settle(&mut self, tag: Tag, result: Result<Answer, request::Failure>) {
         // All events that came before this answer are ready by now.
         while let Some(Some(fired)) = self.firing.next().now_or_never() {
             self.fire(fired).await;
         }
         let forgotten = self.forgotten.remove(&tag);
         let result = match result {
-            Ok(Answer { reply, watcher, owner }) => {
-                if let Some(watcher) = watcher.filter(|_| !forgotten) {
-                    self.watch(tag, watcher, watched);
+            Ok(Answer { reply, watch, owner }) => {
+                if let Some(watch) = watch.filter(|_| !forgotten) {
+                    self.watch(tag, watch);
                 }
                 if let Some(owner) = owner.filter(|owner| *owner != self.session) {
                     let session = self.session;
@@ -344,32 +346,18 @@ impl Live {
         }
     }
 
-    fn watch(&mut self, tag: Tag, watcher: OneshotWatcher, bytes: usize) {
+    fn watch(&mut self, tag: Tag, watch: Lookout) {
         let (stop, registration) = AbortHandle::new_pair();
-        let fired = async move {
-            let event = watcher.changed().await;
-            // The end of the session is told as such.
-            (event.event_type != zookeeper_client::EventType::Session).then_some(tag)
-        };
+        let fired = watch.fired().map(move |fired| fired.then_some(tag));
         self.firing.push(Abortable::new(fired, registration).map(|done| done.ok().flatten()).boxed());
-        self.watches.insert(tag, Watch { stop, bytes });
-        self.watched_bytes += bytes;
-        if self.watched_bytes > WATCHED_BYTES && !self.warned {
-            self.warned = true;
-            tracing::warn!(
-                session = %self.session, bytes = self.watched_bytes, watches = self.watches.len(),
-                "this session watches paths of {} bytes in all; with more than 131072 it cannot reconnect. \
-                 Use fewer groups a node, or shorter names", self.watched_bytes
-            );
-        }
+        self.watches.insert(tag, stop);
     }
 
     /// Tells of a watch that has fired; `None` is one that was let go of, or that the session's end has woken.
     async fn fire(&mut self, fired: Option<Tag>) {
         if let Some(tag) = fired
-            && let Some(watch) = self.watches.remove(&tag)
+            && self.watches.remove(&tag).is_some()
         {
-            self.watched_bytes -= watch.bytes;
             self.owner.tell(SessionEvent::Fired { tag }).await;
         }
     }
@@ -377,12 +365,11 @@ impl Live {
     fn on_command(&mut self, command: Command) {
         match command {
             Command::Submit(tag, request) => self.submit(tag, request),
-            Command::Refuse(tag) => self.queue(tag, 0, Err(too_many())),
+            Command::Refuse(tag) => self.queue(tag, Err(too_many())),
             Command::Forget(tag) => {
-                if let Some(watch) = self.watches.remove(&tag) {
-                    self.watched_bytes -= watch.bytes;
-                    watch.stop.abort();
-                } else if self.under_way.iter().any(|under_way| under_way.tag == tag) {
+                if let Some(stop) = self.watches.remove(&tag) {
+                    stop.abort();
+                } else if self.overflow.holds(tag) || self.under_way.iter().any(|under_way| under_way.tag == tag) {
                     self.forgotten.insert(tag);
                 }
             }
@@ -391,37 +378,56 @@ impl Live {
     }
 
     fn submit(&mut self, tag: Tag, request: Request) {
-        let Some(client) = &self.client else { return self.queue(tag, 0, Err(RequestError::SessionEnded)) };
+        let client = match self.client() {
+            Ok(client) => client,
+            Err(error) => return self.queue(tag, Err(error)),
+        };
+        if let Err(error) = check(&request, self.prefix) {
+            return self.queue(tag, Err(error));
+        }
+        let taken = match &request {
+            Request::Get { path, watch: true } | Request::List { path, watch: true } => {
+                let bytes = self.prefix + path.len();
+                let Some(taken) = self.room.take(bytes) else { return self.overflow.begin(tag, request, bytes) };
+                Some(taken)
+            }
+            _ => None,
+        };
+        self.send(tag, prepare(client, self.acls, request, taken));
+    }
+
+    /// Another session watches what does not fit into this one: now it can be read.
+    fn on_watched(&mut self, Watched { tag, read, watch }: Watched) {
+        match self.client() {
+            Ok(client) => self.send(tag, look(client, self.acls, read, watch)),
+            Err(error) => self.queue(tag, Err(error)),
+        }
+    }
+
+    /// The client, if something can be sent now.
+    fn client(&self) -> Result<Client, RequestError> {
+        let client = self.client.as_ref().ok_or(RequestError::SessionEnded)?;
         // The library would keep it, and carry it out whenever it is connected again.
         if self.down || !is_connected(client.state()) {
-            return self.queue(tag, 0, Err(not_connected()));
+            return Err(not_connected());
         }
-        if let Err(error) = check(&request, self.prefix) {
-            return self.queue(tag, 0, Err(error));
-        }
-        let watched = match &request {
-            Request::Get { path, watch: true } | Request::List { path, watch: true } => self.prefix + path.len(),
-            _ => 0,
-        };
-        let mut sent = prepare(client.clone(), self.acls, request);
+        Ok(client.clone())
+    }
+
+    fn send(&mut self, tag: Tag, mut sent: request::Pending) {
         let slot = match (&mut sent).now_or_never() {
             Some(done) => Slot::Done(Box::new(done)),
             None => Slot::Sent(sent),
         };
-        self.under_way.push_back(UnderWay { tag, watched, slot });
+        self.under_way.push_back(UnderWay { tag, slot });
     }
 
     /// Queues an answer behind those that are still awaited.
-    fn queue(&mut self, tag: Tag, watched: usize, result: Result<std::convert::Infallible, RequestError>) {
+    fn queue(&mut self, tag: Tag, result: Result<std::convert::Infallible, RequestError>) {
         let Err(error) = result;
         let failure = request::Failure { error, disconnected: false };
-        self.under_way.push_back(UnderWay { tag, watched, slot: Slot::Done(Box::new(Err(failure))) });
+        self.under_way.push_back(UnderWay { tag, slot: Slot::Done(Box::new(Err(failure))) });
     }
-}
-
-fn lost() -> request::Failure {
-    let error = RequestError::Unknown("the connection to ZooKeeper was lost before the answer came".to_owned());
-    request::Failure { error, disconnected: true }
 }
 
 /// The answer to the oldest request; none when there is no request.

@@ -31,12 +31,17 @@ enum Control {
 pub struct Bed {
     pub coordinator: Arc<dyn Coordinator>,
     control: Control,
+    /// Clients begin with as many watched bytes as their session can hold, so that others watch whatever they watch.
+    full: bool,
 }
+
+/// The bytes of paths that the adapter lets one session watch.
+pub const ROOM: usize = 96 * 1024;
 
 impl Bed {
     pub fn memory() -> Self {
         let memory = MemoryCoordinator::new();
-        Self { coordinator: Arc::new(memory.clone()), control: Control::Memory(memory) }
+        Self { coordinator: Arc::new(memory.clone()), control: Control::Memory(memory), full: false }
     }
 
     pub fn zookeeper() -> Result<Self> {
@@ -60,7 +65,11 @@ impl Bed {
         let chroot = format!("/conformance/{}", NEXT.fetch_add(1, Ordering::Relaxed));
         let config = config_for(&server, &chroot)?;
         let coordinator = Arc::new(ZookeeperCoordinator::new(config)?);
-        Ok(Self { coordinator, control: Control::Zookeeper { server, chroot } })
+        Ok(Self { coordinator, control: Control::Zookeeper { server, chroot }, full: false })
+    }
+
+    pub fn zookeeper_full() -> Result<Self> {
+        Ok(Self { full: true, ..Self::zookeeper()? })
     }
 
     pub async fn client(&self) -> Result<Client> {
@@ -70,6 +79,9 @@ impl Bed {
     pub async fn client_with(&self, timeout: Duration) -> Result<Client> {
         let mut client = self.opening(timeout);
         client.await_opened().await?;
+        if let (true, Control::Zookeeper { chroot, .. }) = (self.full, &self.control) {
+            client.fill(ROOM - chroot.len()).await?;
+        }
         Ok(client)
     }
 
@@ -278,6 +290,15 @@ impl Client {
                 Ok(names)
             }
             other => bail!("not children: {other:?}"),
+        }
+    }
+
+    /// Watches a znode whose path is that long.
+    pub async fn fill(&mut self, length: usize) -> Result<()> {
+        let path = format!("/{}", "x".repeat(length - 1));
+        match self.call(create(&path, b"", CreateMode::Persistent)).await? {
+            Ok(_) | Err(RequestError::NodeExists) => self.watch(get(&path, true)).await.map(drop),
+            Err(error) => Err(error.into()),
         }
     }
 

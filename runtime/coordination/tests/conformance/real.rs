@@ -1,6 +1,6 @@
 //! What only a real ZooKeeper can show.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
@@ -24,7 +24,7 @@ async fn client(server: &Server, chroot: &str, user: Option<&str>) -> Result<Cli
 }
 
 /// Asks the server again and again until it says what is wanted.
-async fn until(what: &str, mut holds: impl FnMut() -> Result<bool>) -> Result<()> {
+pub async fn until(what: &str, mut holds: impl FnMut() -> Result<bool>) -> Result<()> {
     let deadline = Instant::now() + PATIENCE;
     while !holds()? {
         ensure!(Instant::now() < deadline, "{what}: not within {PATIENCE:?}");
@@ -212,48 +212,6 @@ async fn persist(client: &mut Client, data: &[u8]) -> Result<bellwether_core::re
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_order_of_events_holds_on_many_threads() -> Result<()> {
     super::watches::come_before_the_new_data(super::Bed::zookeeper()?).await
-}
-
-/// A log that can be looked at.
-#[derive(Clone, Default)]
-struct Log(Arc<Mutex<Vec<u8>>>);
-
-impl std::io::Write for Log {
-    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).extend_from_slice(bytes);
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> std::io::Result<()> {
-        Ok(())
-    }
-}
-
-/// Trap 32: the client cannot reconnect with more than 128 KiB of watched paths, so somebody should be told in time; once.
-#[tokio::test]
-async fn too_many_watched_bytes_are_warned_of_once() -> Result<()> {
-    let log = Log::default();
-    let writer = log.clone();
-    let subscriber = tracing_subscriber::fmt().with_max_level(tracing::Level::WARN).with_ansi(false);
-    let _guard = tracing::subscriber::set_default(subscriber.with_writer(move || writer.clone()).finish());
-    let warnings = || {
-        let text = String::from_utf8_lossy(&log.0.lock().unwrap_or_else(PoisonError::into_inner)).into_owned();
-        text.lines().filter(|line| line.contains("watches paths of")).map(str::to_owned).collect::<Vec<_>>()
-    };
-    let server = Server::start()?;
-    let mut client = client(&server, "", None).await?;
-    let path = format!("/{}", "x".repeat(1023));
-    client.create(&path, b"").await?;
-    for _ in 0..100 {
-        client.watch(get(&path, true)).await?;
-    }
-    assert_eq!(warnings(), Vec::<String>::new());
-    for _ in 0..10 {
-        client.watch(get(&path, true)).await?;
-    }
-    let told = warnings();
-    ensure!(told.len() == 1 && told[0].contains(&(101 * 1024).to_string()), "{told:?}");
-    client.close().await
 }
 
 /// Many sessions open and close at once; none is left.
