@@ -32,12 +32,15 @@ impl Refused {
     pub const NO_NODE: Self = Self(-101);
     /// The ACL does not allow it.
     pub const NO_AUTH: Self = Self(-102);
+    /// There is one of that name already.
+    pub const NODE_EXISTS: Self = Self(-110);
 }
 
 impl Display for Refused {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match *self {
             Self::NO_NODE => f.write_str("no such znode"),
+            Self::NODE_EXISTS => f.write_str("there is such a znode"),
             Self::NO_AUTH => f.write_str("not allowed by the ACL"),
             Self(code) => write!(f, "refused by ZooKeeper with {code}"),
         }
@@ -155,10 +158,23 @@ impl Znodes {
         self.make(path, data, "auth", "")
     }
 
+    /// The same with a name to which the server appends its parent's counter; gives the whole path.
+    ///
+    /// # Errors
+    /// As [`Znodes::create`].
+    pub fn create_numbered(&self, path: &str, data: &[u8]) -> Result<String> {
+        self.put(path, data, "world", "anyone", 2)
+    }
+
     fn make(&self, path: &str, data: &[u8], scheme: &str, who: &str) -> Result<()> {
+        self.put(path, data, scheme, who, 0).map(drop)
+    }
+
+    fn put(&self, path: &str, data: &[u8], scheme: &str, who: &str, mode: i32) -> Result<String> {
         // One entry of an ACL: all permissions for those.
-        let packet = Packet::new().text(path).bytes(data).int(1).int(31).text(scheme).text(who).int(0);
-        self.call(CREATE, packet).map(drop).with_context(|| format!("making {path}"))
+        let packet = Packet::new().text(path).bytes(data).int(1).int(31).text(scheme).text(who).int(mode);
+        let answer = self.call(CREATE, packet).with_context(|| format!("making {path}"))?;
+        Answer(&answer).text()
     }
 
     /// One call in a session of its own.
