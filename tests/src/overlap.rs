@@ -75,7 +75,7 @@ impl fmt::Display for Trials {
 /// # Errors
 /// When a lane fails.
 pub fn in_lanes<T: Send>(trials: usize, lane: impl Fn(usize, usize) -> Result<T> + Sync) -> Result<Vec<T>> {
-    let lanes = setting("BELLWETHER_OVERLAP_LANES", 2)?.clamp(1, trials.max(1));
+    let lanes = setting("BELLWETHER_OVERLAP_LANES", 2_usize)?.clamp(1, trials.max(1));
     std::thread::scope(|scope| {
         let lane = &lane;
         let running: Vec<_> = (0..lanes)

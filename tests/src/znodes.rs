@@ -68,6 +68,15 @@ impl Znode {
     pub fn json(&self) -> Value {
         serde_json::from_slice(&self.data).unwrap_or(Value::Null)
     }
+
+    fn read(answer: &[u8]) -> Result<Self> {
+        let mut answer = Answer(answer);
+        let data = answer.bytes()?.to_vec();
+        let (_czxid, mzxid, _ctime, _mtime) = (answer.long()?, answer.long()?, answer.long()?, answer.long()?);
+        let (version, _cversion, _aversion) = (answer.int()?, answer.int()?, answer.int()?);
+        let owner = answer.long()?;
+        Ok(Self { data, owner: (owner != 0).then(|| format!("{owner:#x}")), mzxid, version })
+    }
 }
 
 /// A client that is no node. Each call has a session of its own, so that it survives whatever becomes of the server.
@@ -109,15 +118,17 @@ impl Znodes {
     /// # Errors
     /// When the server does not answer or allow it.
     pub fn get(&self, path: &str) -> Result<Option<Znode>> {
-        let Some(answer) = present(self.call(GET_DATA, Packet::new().text(path).flag(false)), path)? else {
-            return Ok(None);
-        };
-        let mut answer = Answer(&answer);
-        let data = answer.bytes()?.to_vec();
-        let (_czxid, mzxid, _ctime, _mtime) = (answer.long()?, answer.long()?, answer.long()?, answer.long()?);
-        let (version, _cversion, _aversion) = (answer.int()?, answer.int()?, answer.int()?);
-        let owner = answer.long()?;
-        Ok(Some(Znode { data, owner: (owner != 0).then(|| format!("{owner:#x}")), mzxid, version }))
+        let answer = present(self.call(GET_DATA, Packet::new().text(path).flag(false)), path)?;
+        answer.map(|answer| Znode::read(&answer)).transpose()
+    }
+
+    /// A session that reads what this server has at the moment. (To open one is a write, after which a server that lags has
+    /// caught up; and so each call of this client sees what is true.)
+    ///
+    /// # Errors
+    /// When the server does not answer.
+    pub fn session(&self) -> Result<Session> {
+        Ok(Session { stream: self.open()?, calls: 0 })
     }
 
     /// A znode's children with what they hold; empty if there is no such znode. One that goes meanwhile is left out.
@@ -179,6 +190,13 @@ impl Znodes {
 
     /// One call in a session of its own.
     fn call(&self, kind: i32, body: Packet) -> Result<Vec<u8>> {
+        let mut stream = self.open()?;
+        let answer = exchange(&mut stream, 1, kind, body);
+        exchange(&mut stream, 2, CLOSE, Packet::new())?;
+        answer
+    }
+
+    fn open(&self) -> Result<TcpStream> {
         let mut stream = TcpStream::connect(&self.server).with_context(|| self.server.clone())?;
         stream.set_read_timeout(Some(ANSWER))?;
         stream.set_write_timeout(Some(ANSWER))?;
@@ -189,9 +207,27 @@ impl Znodes {
             let body = Packet::new().int(0).text("digest").text(credentials);
             exchange(&mut stream, -4, AUTH, body)?;
         }
-        let answer = exchange(&mut stream, 1, kind, body);
-        exchange(&mut stream, 2, CLOSE, Packet::new())?;
-        answer
+        Ok(stream)
+    }
+}
+
+/// See [`Znodes::session`]. It ends by itself some time after it is dropped.
+#[derive(Debug)]
+pub struct Session {
+    stream: TcpStream,
+    calls: i32,
+}
+
+impl Session {
+    /// A znode; none if the server knows of no such one.
+    ///
+    /// # Errors
+    /// When the server does not answer or allow it.
+    pub fn get(&mut self, path: &str) -> Result<Option<Znode>> {
+        self.calls += 1;
+        let body = Packet::new().text(path).flag(false);
+        let answer = present(exchange(&mut self.stream, self.calls, GET_DATA, body), path)?;
+        answer.map(|answer| Znode::read(&answer)).transpose()
     }
 }
 
@@ -313,6 +349,9 @@ mod tests {
         assert_eq!(anyone.below("/a")?["b"].data, b"2");
         assert_eq!(anyone.children("/nowhere")?, None);
         assert_eq!(anyone.get("/nowhere")?, None);
+        let mut session = anyone.session()?;
+        assert_eq!(session.get("/nowhere")?, None);
+        assert_eq!(session.get("/a")?, anyone.get("/a")?);
         assert!(anyone.delete("/a").is_err(), "it has children");
         anyone.delete("/a/b")?;
         assert_eq!(anyone.get("/a/b")?, None);

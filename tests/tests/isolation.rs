@@ -62,14 +62,14 @@ fn conclude(what: &str, trials: usize, overlaps: &Trials, summaries: &[Summary])
 
 #[test]
 fn the_leader_at_an_isolated_follower_is_demoted_before_its_successor_is_told() -> Result<()> {
-    let trials = setting("BELLWETHER_ISOLATION_TRIALS", 2)?;
+    let trials = setting("BELLWETHER_ISOLATION_TRIALS", 2_usize)?;
     let net = Net::start(3)?;
     let ensemble = Ensemble::start_on(&net, &options())?;
     let head = ensemble.leader().context("the ensemble has no leader")?;
     // One node of each pair at each follower, so that leadership moves from one to the other, in all pairs at once.
     let followers: Vec<usize> = (0..3).filter(|server| *server != head).collect();
     let address = |follower: usize| ensemble.servers()[followers[follower]].address().to_string();
-    let lanes = setting("BELLWETHER_OVERLAP_LANES", 2)?.clamp(1, trials.max(1));
+    let lanes = setting("BELLWETHER_OVERLAP_LANES", 2_usize)?.clamp(1, trials.max(1));
     let mut beds = (0..lanes).map(|lane| pair(lane, [address(0), address(1)])).collect::<Result<Vec<_>>>()?;
     let mut overlaps = Trials::default();
     for round in 0..trials.div_ceil(lanes) {
@@ -141,8 +141,28 @@ fn a_leader_whose_link_is_swallowed_is_demoted_before_its_successor_is_told() ->
     })
 }
 
-/// What a guest that stands still believes is nobody's business; what it does is. Its term ends here with the last of its writes that
-/// took effect, by the order of the versions: an acknowledgement may lie unread in the socket until the process wakes.
+/// The writes of one term, or of all later ones, in [`WRITES`]: the version that each left, and when it was acknowledged.
+fn versions(history: &History, epoch: u64, later: bool) -> Vec<(u64, u64)> {
+    let effects = history.effects().iter().filter(|effect| effect.group == WRITES);
+    let effects = effects.filter(|effect| if later { effect.epoch > epoch } else { effect.epoch == epoch });
+    let version = |kind: &Kind| if let Kind::Write(_, version) = kind { *version } else { None };
+    effects.filter_map(|effect| Some((version(&effect.kind)?, effect.at))).collect()
+}
+
+/// What a guest believes that stands still, or is no more, is nobody's business; what it does is. Its term ended at `from`, unless
+/// one of its writes took effect after the first one of its successor. The order of the versions says so, for an acknowledgement
+/// may lie unread in the socket until the process wakes. (Tasks, too, are judged by `check`.)
+fn after(bed: &mut Busy, epoch: u64, from: u64, told: u64) -> Result<Trial> {
+    // By then, whatever the former leader had under way has arrived.
+    bed.rest()?;
+    bed.work()?;
+    bed.check()?;
+    let later = versions(&bed.history, epoch, true).into_iter();
+    let first = later.map(|(version, _)| version).min().context("the successor has written nothing")?;
+    let stale = versions(&bed.history, epoch, false).into_iter().filter(|(version, _)| *version > first);
+    Ok(Trial { ended: stale.map(|(_, at)| at).max().unwrap_or(from), told })
+}
+
 #[test]
 fn a_leader_that_stands_still_for_two_timeouts_has_no_effect_after_its_successor_was_told() -> Result<()> {
     trials("SIGSTOP for 2 T", setting("BELLWETHER_STOP_TRIALS", 2)?, |bed, _, leader, epoch| {
@@ -151,24 +171,11 @@ fn a_leader_that_stands_still_for_two_timeouts_has_no_effect_after_its_successor
         // The wait that is the fault itself.
         std::thread::sleep(T * 2);
         let told = bed.wait_successor(leader, epoch)?;
-        let versions = |history: &History, of_successor: bool| -> Vec<(u64, u64)> {
-            let effects = history.effects().iter().filter(|effect| effect.group == WRITES);
-            let effects =
-                effects.filter(|effect| if of_successor { effect.epoch > epoch } else { effect.epoch == epoch });
-            let version = |kind: &Kind| if let Kind::Write(_, version) = kind { *version } else { None };
-            effects.filter_map(|effect| Some((version(&effect.kind)?, effect.at))).collect()
-        };
         // There must be something for the former leader's writes to be stale against.
-        bed.wait_history("a write of the successor", |history| !versions(history, true).is_empty())?;
+        bed.wait_history("a write of the successor", |history| !versions(history, epoch, true).is_empty())?;
         bed.resume(leader, from)?;
         bed.wait_demoted(leader, epoch)?;
-        // By then, whatever it had under way has arrived.
-        bed.rest()?;
-        bed.work()?;
-        bed.check()?;
-        let first = versions(&bed.history, true).into_iter().map(|(version, _)| version).min().context("no write")?;
-        let stale = versions(&bed.history, false).into_iter().filter(|(version, _)| *version > first);
-        Ok(Trial { ended: stale.map(|(_, at)| at).max().unwrap_or(from), told })
+        after(bed, epoch, from, told)
     })
 }
 
@@ -176,10 +183,11 @@ fn a_leader_that_stands_still_for_two_timeouts_has_no_effect_after_its_successor
 fn a_killed_leader_has_no_effect_after_its_successor_was_told() -> Result<()> {
     trials("kill -9", setting("BELLWETHER_KILL_TRIALS", 2)?, |bed, _, leader, epoch| {
         bed.kill(leader);
-        let ended = now_ns();
+        let from = now_ns();
         let told = bed.wait_successor(leader, epoch)?;
+        bed.wait_history("a write of the successor", |history| !versions(history, epoch, true).is_empty())?;
         bed.cluster.node(leader).start()?;
-        Ok(Trial { ended, told })
+        after(bed, epoch, from, told)
     })
 }
 
@@ -214,7 +222,7 @@ fn a_task_that_arrives_after_the_next_leader_was_elected_is_refused_by_the_worke
     let epoch = bed.epoch(leader)?.context("the leader has no epoch")?;
     let accepted = |node: &str, after: u64| {
         let node = node.to_owned();
-        move |history: &bellwether_tests::checker::History| {
+        move |history: &History| {
             let mut effects = history.effects().iter();
             effects.any(|effect| effect.node == node && effect.kind == Kind::Task && effect.epoch > after)
         }

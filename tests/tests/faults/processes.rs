@@ -16,7 +16,7 @@ fn stand_still(how_long: Duration) {
 
 #[test]
 fn a_killed_leader_is_followed_by_one_other() -> Result<()> {
-    let trials = setting("BELLWETHER_FAILOVER_TRIALS", 3)?;
+    let trials = setting("BELLWETHER_FAILOVER_TRIALS", 3_usize)?;
     let mut bed = Bed::start(3)?;
     let mut multiples = Vec::new();
     for _ in 0..trials {
