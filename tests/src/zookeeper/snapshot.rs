@@ -51,7 +51,7 @@ mod tests {
 
     #[test]
     fn the_checksum_is_adlers() {
-        // Given in RFC 1950's own terms: of nothing it is 1; the other one was worked out by hand.
+        // Of "ab": 1 + 97 + 98 in the lower half; 98 + 196, the sums so far, in the upper one.
         assert_eq!((adler32(b""), adler32(b"ab")), (1, 0x0126_00c4));
     }
 
