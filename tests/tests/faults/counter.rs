@@ -2,9 +2,9 @@
 //! set: the server's own snapshot is changed while it is stopped.
 //!
 //! What server 3.8 does, as the first test shows: it prints the counter by `%010d`, so that a negative one has a sign and ten
-//! characters at least; and since 3.6 it only ever raises the counter. Past 2147483647 comes -2147483648, which is less, and so it
-//! gives 2147483647 again and again, and refuses a name that exists. Only requests that arrive while another is not yet carried
-//! out are given what would come next. A counter that is negative (from a server before 3.6) goes on to zero.
+//! characters at least; and it only ever raises the counter. Past 2147483647 comes -2147483648, which is less, and so it gives
+//! 2147483647 again and again, and refuses a name that exists. A negative counter goes on to zero. By its code, which no test here
+//! stages, a request that arrives while another one is not yet carried out is given what would come next.
 
 use anyhow::{Context, Result, ensure};
 use bellwether_tests::cluster::Line;
