@@ -32,12 +32,15 @@ impl Refused {
     pub const NO_NODE: Self = Self(-101);
     /// The ACL does not allow it.
     pub const NO_AUTH: Self = Self(-102);
+    /// There is one of that name already.
+    pub const NODE_EXISTS: Self = Self(-110);
 }
 
 impl Display for Refused {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match *self {
             Self::NO_NODE => f.write_str("no such znode"),
+            Self::NODE_EXISTS => f.write_str("there is such a znode"),
             Self::NO_AUTH => f.write_str("not allowed by the ACL"),
             Self(code) => write!(f, "refused by ZooKeeper with {code}"),
         }
@@ -64,6 +67,15 @@ impl Znode {
     #[must_use]
     pub fn json(&self) -> Value {
         serde_json::from_slice(&self.data).unwrap_or(Value::Null)
+    }
+
+    fn read(answer: &[u8]) -> Result<Self> {
+        let mut answer = Answer(answer);
+        let data = answer.bytes()?.to_vec();
+        let (_czxid, mzxid, _ctime, _mtime) = (answer.long()?, answer.long()?, answer.long()?, answer.long()?);
+        let (version, _cversion, _aversion) = (answer.int()?, answer.int()?, answer.int()?);
+        let owner = answer.long()?;
+        Ok(Self { data, owner: (owner != 0).then(|| format!("{owner:#x}")), mzxid, version })
     }
 }
 
@@ -106,15 +118,17 @@ impl Znodes {
     /// # Errors
     /// When the server does not answer or allow it.
     pub fn get(&self, path: &str) -> Result<Option<Znode>> {
-        let Some(answer) = present(self.call(GET_DATA, Packet::new().text(path).flag(false)), path)? else {
-            return Ok(None);
-        };
-        let mut answer = Answer(&answer);
-        let data = answer.bytes()?.to_vec();
-        let (_czxid, mzxid, _ctime, _mtime) = (answer.long()?, answer.long()?, answer.long()?, answer.long()?);
-        let (version, _cversion, _aversion) = (answer.int()?, answer.int()?, answer.int()?);
-        let owner = answer.long()?;
-        Ok(Some(Znode { data, owner: (owner != 0).then(|| format!("{owner:#x}")), mzxid, version }))
+        let answer = present(self.call(GET_DATA, Packet::new().text(path).flag(false)), path)?;
+        answer.map(|answer| Znode::read(&answer)).transpose()
+    }
+
+    /// A session that reads what this server has at the moment. (To open one is a write, after which a server that lags has
+    /// caught up; and so each call of this client sees what is true.)
+    ///
+    /// # Errors
+    /// When the server does not answer.
+    pub fn session(&self) -> Result<Session> {
+        Ok(Session { stream: self.open()?, calls: 0 })
     }
 
     /// A znode's children with what they hold; empty if there is no such znode. One that goes meanwhile is left out.
@@ -155,14 +169,34 @@ impl Znodes {
         self.make(path, data, "auth", "")
     }
 
+    /// The same with a name to which the server appends its parent's counter; gives the whole path.
+    ///
+    /// # Errors
+    /// As [`Znodes::create`].
+    pub fn create_numbered(&self, path: &str, data: &[u8]) -> Result<String> {
+        self.put(path, data, "world", "anyone", 2)
+    }
+
     fn make(&self, path: &str, data: &[u8], scheme: &str, who: &str) -> Result<()> {
+        self.put(path, data, scheme, who, 0).map(drop)
+    }
+
+    fn put(&self, path: &str, data: &[u8], scheme: &str, who: &str, mode: i32) -> Result<String> {
         // One entry of an ACL: all permissions for those.
-        let packet = Packet::new().text(path).bytes(data).int(1).int(31).text(scheme).text(who).int(0);
-        self.call(CREATE, packet).map(drop).with_context(|| format!("making {path}"))
+        let packet = Packet::new().text(path).bytes(data).int(1).int(31).text(scheme).text(who).int(mode);
+        let answer = self.call(CREATE, packet).with_context(|| format!("making {path}"))?;
+        Answer(&answer).text()
     }
 
     /// One call in a session of its own.
     fn call(&self, kind: i32, body: Packet) -> Result<Vec<u8>> {
+        let mut stream = self.open()?;
+        let answer = exchange(&mut stream, 1, kind, body);
+        exchange(&mut stream, 2, CLOSE, Packet::new())?;
+        answer
+    }
+
+    fn open(&self) -> Result<TcpStream> {
         let mut stream = TcpStream::connect(&self.server).with_context(|| self.server.clone())?;
         stream.set_read_timeout(Some(ANSWER))?;
         stream.set_write_timeout(Some(ANSWER))?;
@@ -173,9 +207,27 @@ impl Znodes {
             let body = Packet::new().int(0).text("digest").text(credentials);
             exchange(&mut stream, -4, AUTH, body)?;
         }
-        let answer = exchange(&mut stream, 1, kind, body);
-        exchange(&mut stream, 2, CLOSE, Packet::new())?;
-        answer
+        Ok(stream)
+    }
+}
+
+/// See [`Znodes::session`]. It ends by itself some time after it is dropped.
+#[derive(Debug)]
+pub struct Session {
+    stream: TcpStream,
+    calls: i32,
+}
+
+impl Session {
+    /// A znode; none if the server knows of no such one.
+    ///
+    /// # Errors
+    /// When the server does not answer or allow it.
+    pub fn get(&mut self, path: &str) -> Result<Option<Znode>> {
+        self.calls += 1;
+        let body = Packet::new().text(path).flag(false);
+        let answer = present(exchange(&mut self.stream, self.calls, GET_DATA, body), path)?;
+        answer.map(|answer| Znode::read(&answer)).transpose()
     }
 }
 
@@ -297,6 +349,9 @@ mod tests {
         assert_eq!(anyone.below("/a")?["b"].data, b"2");
         assert_eq!(anyone.children("/nowhere")?, None);
         assert_eq!(anyone.get("/nowhere")?, None);
+        let mut session = anyone.session()?;
+        assert_eq!(session.get("/nowhere")?, None);
+        assert_eq!(session.get("/a")?, anyone.get("/a")?);
         assert!(anyone.delete("/a").is_err(), "it has children");
         anyone.delete("/a/b")?;
         assert_eq!(anyone.get("/a/b")?, None);

@@ -1,6 +1,8 @@
 //! Real ZooKeeper servers for tests, from Debian's jars: alone or as an ensemble of three, on free ports, with data in a
 //! directory of their own, gone when the handle (or the whole test process) is.
 
+mod snapshot;
+
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::io::{BufRead, BufReader, Read, Write};
@@ -33,6 +35,8 @@ pub struct Options {
     pub max_session_timeout: Duration,
     /// More lines for `zoo.cfg`.
     pub extra: Vec<String>,
+    /// More of Java's options, such as `-Dzookeeper.digest.enabled=false`.
+    pub java: Vec<String>,
 }
 
 impl Default for Options {
@@ -42,6 +46,7 @@ impl Default for Options {
             min_session_timeout: Duration::from_millis(400),
             max_session_timeout: Duration::from_secs(60),
             extra: Vec::new(),
+            java: Vec::new(),
         }
     }
 }
@@ -53,6 +58,7 @@ pub struct Server {
     folder: TempDir,
     /// The command that runs it somewhere else, see [`Net::enter`].
     enter: Vec<String>,
+    java: Vec<String>,
     process: Option<Process>,
 }
 
@@ -118,11 +124,13 @@ impl Server {
             writeln!(config, "{line}")?;
         }
         std::fs::write(folder.path().join("zoo.cfg"), config)?;
-        Ok(Self { address: SocketAddr::new(IpAddr::V4(host), port), folder, enter: Vec::new(), process: None })
+        let address = SocketAddr::new(IpAddr::V4(host), port);
+        Ok(Self { address, folder, enter: Vec::new(), java: options.java.clone(), process: None })
     }
 
     fn launch(&mut self) -> Result<()> {
-        self.process = Some(Process::spawn(&self.enter, &self.folder.path().join("zoo.cfg"), &self.log_path())?);
+        self.process =
+            Some(Process::spawn(&self.enter, &self.java, &self.folder.path().join("zoo.cfg"), &self.log_path())?);
         Ok(())
     }
 
@@ -226,6 +234,32 @@ impl Server {
             }
         }
         bail!("somebody else took {} while ZooKeeper was down", self.address)
+    }
+
+    /// Stops the server, has it number the next sequential child of `path` with `counter`, and starts it again: as after billions of
+    /// children. It must run alone, without digests (`-Dzookeeper.digest.enabled=false`).
+    ///
+    /// # Errors
+    /// When there is no such znode, or the server does not come up.
+    pub fn set_counter(&mut self, path: &str, counter: i32) -> Result<()> {
+        // As it starts it writes a snapshot of everything. What follows in the log is carried out on it once more, which never sets
+        // a counter back.
+        self.restart()?;
+        self.kill();
+        let zxid = |path: &Path| i64::from_str_radix(path.file_name()?.to_str()?.strip_prefix("snapshot.")?, 16).ok();
+        let folder = self.folder.path().join("data/version-2");
+        let files = std::fs::read_dir(&folder)?.map(|entry| Ok(entry?.path())).collect::<Result<Vec<_>>>()?;
+        let newest = files.into_iter().filter(|path| zxid(path).is_some()).max_by_key(|path| zxid(path));
+        let newest = newest.with_context(|| format!("no snapshot in {}", folder.display()))?;
+        let mut bytes = std::fs::read(&newest)?;
+        snapshot::set_counter(&mut bytes, path, counter).with_context(|| newest.display().to_string())?;
+        std::fs::write(&newest, bytes)?;
+        self.restart()
+    }
+
+    /// The lines of its configuration.
+    fn config(&self) -> Result<String> {
+        Ok(std::fs::read_to_string(self.folder.path().join("zoo.cfg"))?)
     }
 
     fn log_path(&self) -> PathBuf {
@@ -347,6 +381,31 @@ impl Ensemble {
         &mut self.servers[index]
     }
 
+    /// Where its followers connect to a server while it leads.
+    ///
+    /// # Errors
+    /// When its configuration does not say so.
+    pub fn quorum_address(&self, server: usize) -> Result<SocketAddr> {
+        let config = self.servers[server].config()?;
+        let line = config.lines().find_map(|line| line.strip_prefix(&format!("server.{}=", server + 1)));
+        let address = line.and_then(|line| line.rsplit_once(':')).context("the server is not in its configuration")?.0;
+        Ok(address.parse()?)
+    }
+
+    /// Starts a server again, which from now on follows `leader` by another port of that server's address: that of a relay.
+    ///
+    /// # Errors
+    /// When it does not come up.
+    pub fn follow_by(&mut self, follower: usize, leader: usize, relay: SocketAddr) -> Result<()> {
+        let direct = format!("server.{}={}:", leader + 1, self.quorum_address(leader)?);
+        let config = self.servers[follower].config()?;
+        ensure!(config.contains(&direct), "{direct} is not in the configuration");
+        let config = config.replace(&direct, &format!("server.{}={relay}:", leader + 1));
+        self.servers[follower].kill();
+        std::fs::write(self.servers[follower].folder.path().join("zoo.cfg"), config)?;
+        self.servers[follower].restart()
+    }
+
     /// Which server leads, from 0, if there is a quorum.
     #[must_use]
     pub fn leader(&self) -> Option<usize> {
@@ -384,7 +443,7 @@ kill -9 $! 2>/dev/null
 wait"#;
 
 impl Process {
-    fn spawn(enter: &[String], config: &Path, log: &Path) -> Result<Self> {
+    fn spawn(enter: &[String], options: &[String], config: &Path, log: &Path) -> Result<Self> {
         let mut shell = Command::new("sh")
             .args(["-c", SUPERVISE, "sh"])
             .arg(log)
@@ -394,6 +453,7 @@ impl Process {
             .args(["-Dzookeeper.extendedTypesEnabled=true", "-Dzookeeper.4lw.commands.whitelist=*"])
             .args(["-Dzookeeper.jmx.log4j.disable=true", "-Dzookeeper.forceSync=no"])
             .args(["-Dorg.slf4j.simpleLogger.defaultLogLevel=warn", "-cp", &JARS.join(":")])
+            .args(options)
             .arg("org.apache.zookeeper.server.quorum.QuorumPeerMain")
             .arg(config)
             .stdin(Stdio::piped())

@@ -5,9 +5,11 @@
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use bellwether_tests::busy::{Busy, TASKS, busy};
+use bellwether_tests::busy::{Busy, TASKS, WRITES, busy};
 use bellwether_tests::checker::{Kind, now_ns};
-use bellwether_tests::cluster::Cluster;
+use bellwether_tests::cluster::{Cluster, PATIENCE};
+use bellwether_tests::relay::Relay;
+use bellwether_tests::znodes::Znodes;
 use bellwether_tests::zookeeper::{Ensemble, Server};
 
 /// What a task can end with that is nobody's intention. (That a node hands a task to itself is refused as `Other`.)
@@ -97,5 +99,87 @@ fn a_lost_quorum_demotes_in_time_and_one_leads_when_it_is_back() -> Result<()> {
     let summary = bed.conclude()?;
     ensure!(summary.excused == 0);
     println!("no quorum for 3 T: demoted after {:.2} T; {summary:?}", after.as_secs_f64() / T.as_secs_f64());
+    Ok(())
+}
+
+/// The candidate's znode of a node in [`WRITES`], as this server knows it.
+fn candidate(server: &Znodes, node: &str) -> Result<Option<String>> {
+    let parent = format!("/bellwether/{WRITES}/election");
+    let names = server.children(&parent)?.unwrap_or_default();
+    let name = names.into_iter().find(|name| name.starts_with(&format!("{node}-")));
+    Ok(name.map(|name| format!("{parent}/{name}")))
+}
+
+/// A node is at home at a server that hears late what its leader has decided. It reads old lists, and finds itself the first of them
+/// when it is not among the candidates any more.
+#[test]
+fn a_candidate_at_a_server_that_lags_leads_when_it_should_and_not_before() -> Result<()> {
+    const T: Duration = Duration::from_secs(6);
+    const LAG: Duration = Duration::from_millis(800);
+    let mut ensemble = Ensemble::start()?;
+    let head = ensemble.leader().context("the ensemble has no leader")?;
+    let [lagging, other]: [usize; 2] =
+        (0..3).filter(|server| *server != head).collect::<Vec<_>>().try_into().ok().context("three servers")?;
+    let quorum = ensemble.quorum_address(head)?;
+    let relay = Relay::start(quorum.ip(), quorum)?;
+    ensemble.follow_by(lagging, head, relay.address())?;
+    ensure!(ensemble.leader() == Some(head) && relay.accepted() > 0, "the follower does not follow by the relay");
+    let address = |server: usize| ensemble.servers()[server].address().to_string();
+    let (fresh, stale) = (Znodes::of(address(head)), Znodes::of(address(lagging)));
+    // n1 stands behind n0, and before n2.
+    let homes = [address(head), address(lagging), address(other)];
+    let builder = Cluster::builder("").nodes(3).session_timeout(T).connect(move |index| homes[index].clone());
+    let mut bed = Busy::new(busy(builder).prepare()?);
+    for index in 0..3 {
+        bed.cluster.node(index).start()?;
+        bed.cluster.wait_until("the nodes to stand in this order", |cluster| {
+            candidate(&fresh, &format!("n{index}")).is_ok_and(|found| found.is_some())
+                && cluster.leader(WRITES) == Some(0)
+        })?;
+    }
+    bed.rest()?;
+    bed.work()?;
+    relay.delay(LAG);
+
+    // What the lagging server reads is old: that is the trap.
+    let lags = |path: &str| -> Result<bool> {
+        let mut session = stale.session()?;
+        fresh.create(path, b"")?;
+        Ok(session.get(path)?.is_none())
+    };
+    ensure!(lags("/seen")?, "the server does not lag");
+
+    // First the candidate before n1 goes, then n1's own. At home, it hears of the one before the other.
+    let epoch = bed.epoch(0)?.context("the leader has no epoch")?;
+    let both = [candidate(&fresh, "n0")?, candidate(&fresh, "n1")?].map(|path| path.context("no candidate"));
+    let from = now_ns();
+    for path in both {
+        fresh.delete(&path?)?;
+    }
+    let demoted = bed.wait_demoted(0, epoch)?;
+    bed.history.meddled(from, demoted);
+    bed.wait_successor(0, epoch)?;
+    ensure!(bed.rest()? == 2, "n2 is the first of those that are left");
+    let terms = bed.history.terms();
+    let wrong = terms.iter().find(|term| term.group == WRITES && term.node == "n1");
+    ensure!(wrong.is_none(), "n1 was told that it leads, from an old list: {wrong:?}");
+    bed.work()?;
+
+    // Whoever of the two others came back first is behind n2; in the end n1 is alone, and leads.
+    let epoch = bed.epoch(2)?.context("the leader has no epoch")?;
+    for node in [0, 2] {
+        bed.kill(node);
+    }
+    bed.cluster.wait_for("n1 to lead", PATIENCE, |cluster| (cluster.leader(WRITES) == Some(1)).then_some(()))?;
+    ensure!(bed.epoch(1)? > Some(epoch));
+    for node in [0, 2] {
+        bed.cluster.node(node).start()?;
+    }
+    bed.rest()?;
+    bed.work()?;
+    ensure!(bed.cluster.leader(WRITES) == Some(1), "its server lags, and it is alive");
+    ensure!(lags("/seen/late")?, "the server does not lag any more");
+    let summary = bed.conclude()?;
+    println!("a follower that lags by {LAG:?}: {summary:?}");
     Ok(())
 }

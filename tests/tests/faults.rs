@@ -4,6 +4,10 @@
 
 #[path = "faults/bed.rs"]
 mod bed;
+#[path = "faults/clock.rs"]
+mod clock;
+#[path = "faults/counter.rs"]
+mod counter;
 #[path = "faults/links.rs"]
 mod links;
 #[path = "faults/operator.rs"]

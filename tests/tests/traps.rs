@@ -70,6 +70,30 @@ fn every_trap_has_tests_and_each_of_them_exists() -> Result<()> {
     Ok(())
 }
 
+/// Where tests look for settings.
+const READERS: [&str; 2] = ["tests/tests", "tests/src"];
+
+#[test]
+fn every_setting_is_told_of_and_each_of_them_counts() -> Result<()> {
+    let text = std::fs::read_to_string(root().join("tests/TRAPS.md"))?;
+    let (_, settings) = text.split_once("## Settings").context("no settings")?;
+    let (settings, _) = settings.split_once("## Places").context("no places")?;
+    let told: BTreeSet<String> =
+        rows(settings).iter().filter_map(|row| quoted(row[0]).next()).map(ToOwned::to_owned).collect();
+    let mut found = Vec::new();
+    READERS.iter().try_for_each(|folder| sources(&root().join(folder), &mut found))?;
+    let mut read = BTreeSet::new();
+    for path in found {
+        let source = std::fs::read_to_string(&path)?;
+        // The name is the first argument, whether on the same line or the next.
+        let calls = source.split("setting(").skip(1).filter_map(|rest| rest.trim_start().strip_prefix('"'));
+        let names = calls.filter_map(|rest| rest.split('"').next()).filter(|name| name.starts_with("BELLWETHER_"));
+        read.extend(names.map(ToOwned::to_owned));
+    }
+    ensure!(told == read, "told of: {told:?}; read: {read:?}");
+    Ok(())
+}
+
 #[test]
 fn tests_are_recognised() {
     let source = "#[test]\nfn one() {}\nfn helper() {}\n#[tokio::test]\nasync fn two() {}\n#[test]\n#[ignore = \"slow\"]\nfn off() {}\n\

@@ -58,18 +58,20 @@ fn sessions_expire_unless_touched() {
 }
 
 #[test]
-fn the_counter_of_sequential_names_wraps() {
+fn the_counter_of_sequential_names_stays_at_its_end() {
     let mut server = Server::new();
     let session = server.open(at(0), T);
     server.apply(session, Tag(1), create("/q", CreateMode::Persistent)).unwrap();
     server.set_counter("/q", i32::MAX).unwrap();
-    let mut next = |tag| match server.apply(session, Tag(tag), create("/q/n-", CreateMode::EphemeralSequential)) {
-        Ok(Reply::Created { path }) => path,
+    let mut next = |tag, prefix| match server.apply(session, Tag(tag), create(prefix, CreateMode::EphemeralSequential))
+    {
+        Ok(Reply::Created { path }) => Ok(path),
+        Err(error) => Err(error),
         other => panic!("{other:?}"),
     };
-    assert_eq!(next(2), "/q/n-2147483647");
-    assert_eq!(next(3), "/q/n--2147483648");
-    assert_eq!(next(4), "/q/n--2147483647");
+    assert_eq!(next(2, "/q/n-").as_deref(), Ok("/q/n-2147483647"));
+    assert_eq!(next(3, "/q/m-").as_deref(), Ok("/q/m-2147483647"));
+    assert_eq!(next(4, "/q/n-"), Err(RequestError::NodeExists));
     assert_eq!(server.set_counter("/x", 0), Err(RequestError::NoNode));
     server.set_counter("/q", -1).unwrap();
     let Ok(Reply::Created { path }) = server.apply(session, Tag(5), create("/q/n-", CreateMode::EphemeralSequential))

@@ -11,6 +11,29 @@ pub(crate) struct Candidate {
     pub seq: i64,
 }
 
+impl Candidate {
+    /// Whether the counter was at its end, or past it: such a suffix says that those before the end are older, and nothing more.
+    pub(crate) fn is_of_the_end(&self) -> bool {
+        self.seq >= COUNTER_END
+    }
+}
+
+/// The counter is an i32. Servers before 3.6 go on below zero; later ones stay here for good.
+pub(crate) const COUNTER_END: i64 = i32::MAX as i64;
+const COUNTER_WARNING: i64 = 1 << 30;
+
+/// What to say of the counter below `path`, once it is high.
+pub(crate) fn counter_warning(path: &str, counter: i64) -> Option<String> {
+    let what = "to have it begin anew, stop all nodes of the group, delete that znode, and start them";
+    match counter {
+        COUNTER_END.. => Some(format!(
+            "the counter of {path} has come to its end: the group goes on, but whoever joins reads more; {what}"
+        )),
+        COUNTER_WARNING.. => Some(format!("the counter of {path} stands at {counter} of {COUNTER_END}; {what}")),
+        _ => None,
+    }
+}
+
 impl ElectionFormat {
     /// The name that a candidate's znode begins with; the server appends the counter.
     pub(crate) fn prefix(self, id: &NodeId, guid: &Guid) -> String {
@@ -86,6 +109,17 @@ mod tests {
             format!("a-{GUID}-n_+000000007"),
         ] {
             assert_eq!(parse(&foreign), None, "{foreign}");
+        }
+    }
+
+    #[test]
+    fn a_high_counter_is_warned_of_and_its_end_too() {
+        assert_eq!(counter_warning("/e", (1 << 30) - 1), None);
+        let high = counter_warning("/e", 1 << 30).unwrap();
+        assert!(high.contains("/e stands at 1073741824 of 2147483647") && high.contains("delete that znode"), "{high}");
+        for end in [COUNTER_END, parse_counter("-2147483648").unwrap()] {
+            let text = counter_warning("/e", end).unwrap();
+            assert!(text.contains("/e has come to its end") && text.contains("delete that znode"), "{text}");
         }
     }
 

@@ -41,6 +41,13 @@ pub struct Notice {
     pub text: String,
 }
 
+impl Notice {
+    /// A warning about a group.
+    pub(crate) fn warning(group: &GroupName, what: &'static str, text: String) -> Self {
+        Self { level: Level::Warn, group: Some(group.clone()), epoch: None, release: None, what, text }
+    }
+}
+
 /// How a swap ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum SwapOutcome {

@@ -9,14 +9,16 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use crate::candidate::Candidate;
-use crate::command::Level;
+use crate::candidate::{Candidate, counter_warning};
+use crate::command::Notice;
 use crate::config::{ElectionFormat, Paths, Safeguard, Safeguards};
 use crate::id::{Epoch, GroupName, NodeId, SessionId, Tag};
 use crate::link::{self, Cx, Owner};
 use crate::member::Leader;
 use crate::request::{CreateMode, Op, Reply, Request, RequestError};
 use crate::time::Moment;
+
+mod rank;
 
 /// What a request of the election was for. Rounds tell the answers of an abandoned survey from those that count.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -29,8 +31,10 @@ pub(crate) enum Purpose {
     Join { round: u64 },
     /// The list that places us.
     Place { round: u64 },
-    /// The znode before ours, with a watch.
-    Predecessor { round: u64, name: String },
+    /// When a candidate was made whose suffix does not tell.
+    Rank { round: u64, name: String },
+    /// The znode before ours, with a watch; and the transaction that made it, if that gave it its place.
+    Predecessor { round: u64, name: String, made: Option<i64> },
     /// The proof.
     Claim { round: u64 },
     /// Our znode, watched while we lead.
@@ -59,6 +63,8 @@ pub(crate) enum Phase {
     Joining,
     /// In; finding out behind whom.
     Placing,
+    /// In, with a suffix from the counter's end: finding out who was made when. `nearest` is the last of those before the end.
+    Ranking { unread: usize, made: Vec<(i64, Candidate)>, nearest: Option<Candidate> },
     /// Behind somebody.
     Following { watch: Tag },
     /// Lowest; the proof is due at this moment.
@@ -121,8 +127,6 @@ const SURVEY_PAUSE_MAX: Duration = Duration::from_secs(5);
 const UNSURE_MAX: u32 = 20;
 /// So many of them are remembered.
 const PLANTED_MAX: usize = 1024;
-/// The server's counter is an i32; a group near its end needs its election znode made afresh.
-const COUNTER_WARNING: i64 = 1 << 30;
 
 impl Election {
     pub fn new(group: GroupName, paths: Paths, format: ElectionFormat) -> Self {
@@ -389,14 +393,7 @@ impl Election {
             self.planted.clear();
         }
         let text = format!("{}: belongs to no session, so it is no candidate, and is passed over", self.path(&name));
-        cx.notice(crate::command::Notice {
-            level: Level::Warn,
-            group: Some(self.group.clone()),
-            epoch: None,
-            release: None,
-            what: "planted-candidate",
-            text,
-        });
+        cx.notice(Notice::warning(&self.group, "planted-candidate", text));
         self.planted.insert(name);
         self.list(cx);
     }
@@ -422,16 +419,22 @@ impl Election {
             self.own = None;
             return self.again_later(cx, "our znode is gone");
         };
-        let ahead = all.iter().filter(|other| self.before(other, &own));
-        match ahead.reduce(|nearest, other| if self.before(nearest, other) { other } else { nearest }) {
-            None => self.phase = Phase::Lowest { at: cx.now },
-            Some(predecessor) => {
-                self.phase = Phase::Placing;
-                let request = Request::Get { path: self.path(&predecessor.name), watch: true };
-                let purpose = Purpose::Predecessor { round: self.round, name: predecessor.name.clone() };
-                self.ask(cx, purpose, request);
-            }
+        if own.is_of_the_end() && self.safeguards.hold(Safeguard::SuffixOrder) {
+            return self.rank(cx, all);
         }
+        let ahead = all.iter().filter(|other| self.before(other, &own));
+        let nearest = ahead.reduce(|nearest, other| if self.before(nearest, other) { other } else { nearest });
+        self.behind(cx, nearest.map(|nearest| (nearest.name.clone(), None)));
+    }
+
+    fn behind(&mut self, cx: &mut Cx<'_>, predecessor: Option<(String, Option<i64>)>) {
+        let Some((name, made)) = predecessor else {
+            self.phase = Phase::Lowest { at: cx.now };
+            return;
+        };
+        self.phase = Phase::Placing;
+        let request = Request::Get { path: self.path(&name), watch: true };
+        self.ask(cx, Purpose::Predecessor { round: self.round, name, made }, request);
     }
 
     fn claim(&mut self, cx: &mut Cx<'_>, member: Option<&str>) {
@@ -508,10 +511,16 @@ impl Election {
                 Ok(Reply::Children(names)) => self.place(cx, &self.sort(&names)),
                 result => self.unclear(cx, &result),
             },
-            Purpose::Predecessor { round, name } if round == self.round => match result {
+            Purpose::Rank { round, name } if round == self.round => self.ranked(cx, name, result),
+            Purpose::Predecessor { round, name, made } if round == self.round => match result {
                 Ok(Reply::Data { stat, .. }) if stat.owner.is_none() => {
                     cx.forget(tag);
                     self.planted(cx, name);
+                }
+                // Gone, and another of the same name has come: it may be behind us.
+                Ok(Reply::Data { stat, .. }) if made.is_some_and(|made| made != stat.czxid) => {
+                    cx.forget(tag);
+                    self.list(cx);
                 }
                 Ok(_) => self.follow(cx, tag),
                 Err(RequestError::NoNode) => self.list(cx),
@@ -545,6 +554,7 @@ impl Election {
             Purpose::Survey { .. }
             | Purpose::Inspect { .. }
             | Purpose::Place { .. }
+            | Purpose::Rank { .. }
             | Purpose::Claim { .. }
             | Purpose::Audit { .. } => {}
         }
@@ -642,20 +652,11 @@ impl Election {
             }
             return;
         }
-        if candidate.seq >= COUNTER_WARNING && !self.warned_counter {
+        if !self.warned_counter
+            && let Some(text) = counter_warning(&self.paths.election, candidate.seq)
+        {
             self.warned_counter = true;
-            let text = format!(
-                "the counter of {} stands at {} of 2147483647: before it ends, stop the group and delete that znode",
-                self.paths.election, candidate.seq
-            );
-            cx.notice(crate::command::Notice {
-                level: Level::Warn,
-                group: Some(self.group.clone()),
-                epoch: None,
-                release: None,
-                what: "counter-high",
-                text,
-            });
+            cx.notice(Notice::warning(&self.group, "counter-high", text));
         }
         self.own = Some(candidate);
         self.list(cx);

@@ -4,7 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::candidate::parse_counter;
+use crate::candidate::{COUNTER_END, counter_warning, parse_counter};
+use crate::command::Notice;
 use crate::config::Paths;
 use crate::id::{GroupName, NodeId, SessionId, Tag};
 use crate::link::{self, Cx, Owner};
@@ -43,7 +44,8 @@ enum Own {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Registration {
     pub member: Arc<Member>,
-    pub seq: i64,
+    /// The transaction that made it: later ones count.
+    made: i64,
     owner: Option<SessionId>,
 }
 
@@ -89,6 +91,9 @@ pub(crate) struct Registry {
     round: u64,
     attempts: u32,
     audit_at: Moment,
+    warned_counter: bool,
+    /// The counter has come to its end, so that another member has the name that the server would give ours.
+    name_taken: bool,
     /// The last whole view. `None` until there is one.
     pub members: Option<Arc<Members>>,
 }
@@ -107,6 +112,8 @@ impl Registry {
             round: 0,
             attempts: 0,
             audit_at: Moment::default(),
+            warned_counter: false,
+            name_taken: false,
             members: None,
         }
     }
@@ -244,7 +251,11 @@ impl Registry {
 
     fn register(&mut self, cx: &mut Cx<'_>, member: &Member) {
         let Ok(data) = serde_json::to_vec(member) else { return };
-        let path = self.at(PREFIX);
+        let mut path = self.at(PREFIX);
+        if self.name_taken {
+            // Never the same twice, so that a name stands for one member for ever.
+            path += &format!("{:016x}_", cx.rng.next());
+        }
         let request = Request::Create { path, data: data.into(), mode: CreateMode::EphemeralSequential };
         self.own = Own::Registering;
         self.ask(cx, Purpose::Register { round: self.round }, request);
@@ -322,12 +333,24 @@ impl Registry {
                 if self.own == Own::Registering && round == self.round {
                     self.attempts = 0;
                     self.audit_at = cx.now + cx.rng.around(cx.node.audit);
+                    if !self.warned_counter
+                        && let Some(text) = seq_of(&name).and_then(|seq| counter_warning(&self.path, seq))
+                    {
+                        self.warned_counter = true;
+                        cx.notice(Notice::warning(&self.group, "counter-high", text));
+                    }
                     self.own = Own::Present(name);
                     return Outcome::Registered;
                 }
                 self.ask(cx, Purpose::Tidy, Request::Delete { path: self.at(&name), version: None });
             }
             Err(error) if self.own == Own::Registering && round == self.round => {
+                match error {
+                    RequestError::NodeExists => self.name_taken = true,
+                    // What is made anew counts anew.
+                    RequestError::NoNode => self.name_taken = false,
+                    _ => {}
+                }
                 let retry_at = self.later(cx);
                 self.own = Own::Absent { retry_at };
                 if error == RequestError::NoNode {
@@ -362,8 +385,8 @@ impl Registry {
         self.attempts = 0;
         view.watch = Some(tag);
         let present: BTreeSet<&String> = names.iter().filter(|name| seq_of(name).is_some()).collect();
-        view.known.retain(|name, _| present.contains(name));
-        view.foreign.retain(|name| present.contains(name));
+        view.known.retain(|name, _| present.contains(name) && !is_reused(name));
+        view.foreign.retain(|name| present.contains(name) && !is_reused(name));
         let unknown: Vec<String> = present
             .into_iter()
             .filter(|name| !view.known.contains_key(*name) && !view.foreign.contains(*name))
@@ -384,11 +407,12 @@ impl Registry {
         let Some(view) = &mut self.view else { return };
         view.reading.remove(&name);
         match result {
-            Ok(Reply::Data { data, stat }) => match (serde_json::from_slice::<Member>(&data), seq_of(&name)) {
-                (Ok(member), Some(seq)) => {
-                    view.known.insert(name, Registration { member: Arc::new(member), seq, owner: stat.owner });
+            Ok(Reply::Data { data, stat }) => match serde_json::from_slice::<Member>(&data) {
+                Ok(member) => {
+                    let registration = Registration { member: Arc::new(member), made: stat.czxid, owner: stat.owner };
+                    view.known.insert(name, registration);
                 }
-                _ => {
+                Err(_) => {
                     view.foreign.insert(name);
                 }
             },
@@ -416,9 +440,9 @@ impl Registry {
             Own::Absent { .. } => Some(""),
             Own::Registering => None,
         };
-        let mut by_seq: Vec<_> = view.known.iter().collect();
-        by_seq.sort_by_key(|(_, registration)| registration.seq);
-        for (name, registration) in by_seq {
+        let mut by_age: Vec<_> = view.known.iter().collect();
+        by_age.sort_by_key(|(_, registration)| registration.made);
+        for (name, registration) in by_age {
             // A registration of one session that is not its latest: the reply to it was lost.
             if registration.owner == mine && own.is_some_and(|own| own != name) {
                 ghosts.push(name.clone());
@@ -462,7 +486,15 @@ pub(crate) enum Outcome {
 }
 
 fn seq_of(name: &str) -> Option<i64> {
-    parse_counter(name.strip_prefix(PREFIX)?)
+    let rest = name.strip_prefix(PREFIX)?;
+    // What stands between is only there to make a name that nobody else has.
+    parse_counter(rest.rsplit_once('_').map_or(rest, |(_, counter)| counter))
+}
+
+/// Whether servers give the name again when its znode is gone: what was read under it may be of another member.
+fn is_reused(name: &str) -> bool {
+    let counter = name.strip_prefix(PREFIX).and_then(parse_counter);
+    counter.is_some_and(|counter| counter >= COUNTER_END)
 }
 
 /// What leads from what an instance was told to what is.
@@ -471,7 +503,7 @@ pub(crate) fn difference(told: &Members, now: &Members, version: u64) -> Option<
     for (id, registration) in now {
         match told.get(id) {
             None => change.joined.push(registration.member.clone()),
-            Some(before) if before.seq != registration.seq => change.changed.push(registration.member.clone()),
+            Some(before) if before.made != registration.made => change.changed.push(registration.member.clone()),
             Some(_) => {}
         }
     }
@@ -486,10 +518,10 @@ mod tests {
 
     fn members(of: &[(&str, i64)]) -> Members {
         of.iter()
-            .map(|(id, seq)| {
+            .map(|(id, made)| {
                 let id = NodeId::new(id).unwrap();
                 let member = Member { id: id.clone(), address: "h:1".into(), labels: BTreeMap::new() };
-                (id, Registration { member: Arc::new(member), seq: *seq, owner: None })
+                (id, Registration { member: Arc::new(member), made: *made, owner: None })
             })
             .collect()
     }
@@ -510,8 +542,12 @@ mod tests {
     fn only_members_are_taken_for_members() {
         assert_eq!(seq_of("m_0000000012"), Some(12));
         assert_eq!(seq_of("m_-000000001"), Some(4_294_967_295));
+        assert_eq!(seq_of("m_0123456789abcdef_2147483647"), Some(2_147_483_647));
         assert_eq!(seq_of("n_0000000012"), None);
         assert_eq!(seq_of("m_12"), None);
         assert_eq!(seq_of("m_00000000zz"), None);
+        assert_eq!(seq_of("m_0000000012_"), None);
+        assert!(is_reused("m_2147483647") && is_reused("m_-2147483648"));
+        assert!(!is_reused("m_2147483646") && !is_reused("m_0123456789abcdef_2147483647"));
     }
 }

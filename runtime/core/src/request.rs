@@ -105,6 +105,8 @@ pub enum Op {
 /// What ZooKeeper tells of a znode.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Stat {
+    /// The id of the transaction that made it.
+    pub czxid: i64,
     /// The transaction id of its last change.
     pub mzxid: i64,
     /// How often its data was changed.

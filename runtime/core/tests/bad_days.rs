@@ -139,6 +139,69 @@ fn a_group_whose_election_stays_unclear_takes_the_session_from_a_quiet_leader() 
     assert!(told < closed && told.is_some(), "h is told before its session is closed: {told:?} {closed:?}");
 }
 
+/// Waits as long as a node may.
+fn pass(world: &mut World, seconds: u64) {
+    for _ in 0..seconds * 4 {
+        world.now += Duration::from_millis(250);
+        world.event(Event::Tick);
+    }
+}
+
+#[test]
+fn at_the_end_of_the_counter_whoever_was_made_later_is_behind() {
+    const OTHER: &str = "b-11111111111111111111111111111111-n_2147483647";
+    // A server carries this out of turn now and then; after it, suffixes go back.
+    const LATER: &str = "c-22222222222222222222222222222222-n_-2147483648";
+    const LAST: &str = "d-33333333333333333333333333333333-n_2147483647";
+    let mut world = World::leading(&["g"]);
+    world.counted_out = true;
+    world.add_candidate("g", OTHER);
+    world.add_candidate("g", LATER);
+    world.remove_candidate("g", "a-");
+    pass(&mut world, 2);
+    // Our suffix is the same as one's, and less than the other's.
+    assert_eq!((world.role("g").0, world.candidates("g")), (Role::Worker, 3));
+    world.add_candidate("g", LAST);
+    world.remove_candidate("g", OTHER);
+    pass(&mut world, 2);
+    assert_eq!(world.role("g").0, Role::Worker, "there is another one before us");
+    world.remove_candidate("g", LATER);
+    pass(&mut world, 2);
+    assert_eq!(world.role("g").0, Role::Leader, "the last one has come later");
+    let said = |command: &Command| matches!(command, Command::Notice(notice) if notice.what == "counter-high");
+    let said: Vec<_> = world.log.iter().filter(|command| said(command)).collect();
+    let about = |what: &str| said.iter().filter(|notice| format!("{notice:?}").contains(what)).count();
+    assert_eq!((about("/election has come to its end"), about("/service_registry has come to its end")), (1, 1));
+}
+
+#[test]
+fn a_predecessor_that_came_back_under_its_old_name_is_behind() {
+    const OTHER: &str = "b-11111111111111111111111111111111-n_2147483647";
+    let mut world = World::leading(&["g"]);
+    world.counted_out = true;
+    world.add_candidate("g", OTHER);
+    world.remove_candidate("g", "a-");
+    pass(&mut world, 2);
+    assert_eq!(world.role("g").0, Role::Worker);
+    world.replace_candidate("g", OTHER);
+    pass(&mut world, 2);
+    assert_eq!(world.role("g").0, Role::Leader);
+}
+
+#[test]
+fn at_the_end_of_the_counter_a_member_finds_a_name() {
+    let mut world = World::leading(&["g"]);
+    world.counted_out = true;
+    world.add_member_as("g", "b", "m_2147483647");
+    world.add_candidate("g", "b-11111111111111111111111111111111-n_2147483647");
+    world.remove_candidate("g", "a-");
+    pass(&mut world, 5);
+    assert_eq!(world.role("g").0, Role::Worker);
+    let members = world.members("g");
+    assert_eq!(members.len(), 2, "{members:?}");
+    assert!(members.iter().all(|name| name.ends_with("2147483647")), "{members:?}");
+}
+
 fn group(name: &str) -> GroupName {
     GroupName::new(name).unwrap()
 }

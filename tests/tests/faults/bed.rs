@@ -57,7 +57,11 @@ impl Bed {
 
     /// Nodes that have not been started.
     pub fn prepare(nodes: usize, groups: impl FnOnce(Builder) -> Builder) -> Result<Self> {
-        let zookeeper = Server::start()?;
+        Self::prepare_on(Server::start()?, nodes, groups)
+    }
+
+    /// The same on a server of the test's own.
+    pub fn prepare_on(zookeeper: Server, nodes: usize, groups: impl FnOnce(Builder) -> Builder) -> Result<Self> {
         let proxies: Vec<Proxy> = (0..nodes).map(|_| Proxy::start(zookeeper.address())).collect::<Result<_>>()?;
         let addresses: Vec<String> = proxies.iter().map(|proxy| proxy.address().to_string()).collect();
         let builder = Cluster::builder(zookeeper.address()).nodes(nodes).session_timeout(T);

@@ -1,6 +1,6 @@
 //! The link between a node and its server: cut both ways or one way, broken and made again.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use bellwether_tests::checker::{Kind, Summary};
@@ -10,7 +10,7 @@ use bellwether_tests::proxy::{Flow, Link, Proxy};
 use bellwether_tests::zookeeper::Server;
 use serde_json::Value;
 
-use crate::bed::{Bed, PATIENCE, T, WRITES};
+use crate::bed::{Bed, PATIENCE, T, WRITES, is_state_write};
 
 /// The leader's link becomes `link` until somebody else leads.
 fn cut(link: Link) -> Result<Summary> {
@@ -140,5 +140,41 @@ fn a_reset_with_more_watches_than_one_session_can_hold_changes_nothing() -> Resu
         ensure!(proxy.accepted() > accepted + 1, "one session holds all watches");
     }
     ensure!(node.stop()? == 0);
+    Ok(())
+}
+
+/// A connection that breaks as soon as it is made, several times: each is told of, some of them twice, while writes, tasks and
+/// heartbeats are under way.
+#[test]
+fn a_burst_of_resets_amid_requests_changes_nothing() -> Result<()> {
+    const RESETS: usize = 4;
+    let mut bed = Bed::start(3)?;
+    let leader = bed.rest()?;
+    bed.work()?;
+    let (epoch, session) = (bed.epoch(leader)?, bed.session(leader)?["id"].clone());
+    let mut fastest = Duration::MAX;
+    for _ in 0..3 {
+        let proxy = &bed.proxies[leader];
+        // A request that the server has not seen when the first connection goes.
+        let held = proxy.hold(is_state_write);
+        held.seen(PATIENCE)?;
+        let start = Instant::now();
+        for _ in 0..RESETS {
+            let accepted = proxy.accepted();
+            proxy.reset();
+            // By this thread's own eyes and at once: the client's next attempt is reset before much has passed through it.
+            bed.cluster.wait_for("another connection", PATIENCE, |_| (proxy.accepted() > accepted).then_some(()))?;
+        }
+        held.release();
+        fastest = fastest.min(start.elapsed());
+        bed.cluster.wait_until("the node to be connected", |cluster| {
+            cluster.node(leader).status().is_ok_and(|status| status["session"]["state"] == "connected")
+        })?;
+        bed.work()?;
+    }
+    ensure!((bed.epoch(leader)?, bed.session(leader)?["id"].clone()) == (epoch, session), "something has changed");
+    let summary = bed.conclude()?;
+    ensure!(summary.terms == 2 && summary.excused == 0, "one term in each group, and no more: {summary:?}");
+    println!("three bursts of {RESETS} resets, the fastest within {fastest:?}: {summary:?}");
     Ok(())
 }

@@ -5,16 +5,9 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, ensure};
 use bellwether_tests::checker::{Kind, now_ns};
 use bellwether_tests::guests::guest;
+use bellwether_tests::settings::setting;
 
 use crate::bed::{Bed, T, TASKS, WRITES};
-
-/// A number from the environment.
-fn setting(name: &str, otherwise: usize) -> Result<usize> {
-    match std::env::var(name) {
-        Ok(text) => text.parse().with_context(|| format!("{name}={text} is not a number")),
-        Err(_) => Ok(otherwise),
-    }
-}
 
 /// The wait that is the fault itself, and not one for something to happen.
 fn stand_still(how_long: Duration) {
@@ -23,7 +16,7 @@ fn stand_still(how_long: Duration) {
 
 #[test]
 fn a_killed_leader_is_followed_by_one_other() -> Result<()> {
-    let trials = setting("BELLWETHER_FAILOVER_TRIALS", 3)?;
+    let trials = setting("BELLWETHER_FAILOVER_TRIALS", 3_usize)?;
     let mut bed = Bed::start(3)?;
     let mut multiples = Vec::new();
     for _ in 0..trials {

@@ -146,3 +146,44 @@ fn a_candidate_whose_znode_goes_before_its_claim_arrives_does_not_lead() -> Resu
     ensure!(bed.epoch(1)? == epoch, "the other leads on");
     bed.conclude().map(drop)
 }
+
+/// The session is replaced twice in a row, and both former ones end on the server while the present one leads or follows: their
+/// candidates, members and the znode under the node's own id go, and are not the present one's.
+#[test]
+fn the_end_of_old_sessions_does_not_touch_the_new_one() -> Result<()> {
+    let mut bed = Bed::start(3)?;
+    let node = bed.rest()?;
+    bed.work()?;
+    let mut former = Vec::new();
+    for _ in 0..2 {
+        former.push(bed.session(node)?["id"].as_str().context("no session")?.to_owned());
+        let forgotten = bed.proxies[node].forget_session();
+        bed.proxies[node].reset();
+        forgotten.done(PATIENCE)?;
+        bed.cluster.wait_until("another session", |_| {
+            bed.session(node).is_ok_and(|session| {
+                session["state"] == "connected"
+                    && session["id"].as_str().is_some_and(|id| !former.iter().any(|one| one == id))
+            })
+        })?;
+    }
+    let present = bed.session(node)?["id"].clone();
+    // `dump` lists every session that the server knows.
+    bed.cluster.wait_until("the former sessions to end", |_| {
+        let known = bed.zookeeper.four_letter("dump").unwrap_or_default();
+        let known_to_be = |id: &String| known.contains(id.as_str());
+        known.contains("Session") && !former.iter().any(known_to_be)
+    })?;
+    let leader = bed.rest()?;
+    let epoch = bed.epoch(leader)?;
+    bed.work()?;
+    ensure!(bed.session(node)?["id"] == present && bed.epoch(leader)? == epoch, "the end of a former session was felt");
+    let id = format!("{}-", bed.id(node));
+    let own: Vec<_> = owners(&bed)?.into_iter().filter(|(name, _)| name.starts_with(&id)).collect();
+    ensure!(own.len() == 1 && own[0].1.as_deref() == present.as_str(), "{own:?}");
+    let heartbeat = bed.znodes.get(&format!("/bellwether/nodes/{}", bed.id(node)))?.context("the node has no znode")?;
+    ensure!(heartbeat.owner.as_deref() == present.as_str(), "{heartbeat:?}");
+    let summary = bed.conclude()?;
+    println!("two sessions replaced, and ended later: {summary:?}");
+    Ok(())
+}

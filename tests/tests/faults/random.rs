@@ -2,9 +2,10 @@
 
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use bellwether_tests::checker::now_ns;
 use bellwether_tests::proxy::{Flow, Link};
+use bellwether_tests::settings::setting;
 
 use crate::bed::{Bed, T, WRITES, is_claim, is_state_write};
 
@@ -18,13 +19,6 @@ impl Dice {
         z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
         z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
         (z ^ (z >> 31)) % sides
-    }
-}
-
-fn setting(name: &str, otherwise: u64) -> Result<u64> {
-    match std::env::var(name) {
-        Ok(text) => text.parse().with_context(|| format!("{name}={text} is not a number")),
-        Err(_) => Ok(otherwise),
     }
 }
 
@@ -89,8 +83,8 @@ impl Storm {
 
 #[test]
 fn a_storm_of_random_faults_leaves_no_stale_effect_and_ends_at_rest() -> Result<()> {
-    let seconds = setting("BELLWETHER_FAULTS_SECONDS", 15)?;
-    let seed = setting("BELLWETHER_FAULTS_SEED", 1)?;
+    let seconds = setting("BELLWETHER_FAULTS_SECONDS", 15_u64)?;
+    let seed = setting("BELLWETHER_FAULTS_SEED", 1_u64)?;
     println!("BELLWETHER_FAULTS_SEED={seed} BELLWETHER_FAULTS_SECONDS={seconds}");
     let mut storm = Storm { bed: Bed::start(NODES)?, dice: Dice(seed), paused: [None; NODES] };
     let (end, mut steps) = (Instant::now() + Duration::from_secs(seconds), 0);

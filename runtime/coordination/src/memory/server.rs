@@ -207,7 +207,8 @@ impl Server {
         self.denied.push(prefix.trim_end_matches('/').to_owned());
     }
 
-    /// Sets the counter of `path` that names its next sequential child; it goes on from there and wraps.
+    /// Sets the counter of `path` that names its next sequential child; it goes on from there, and
+    /// stays at `i32::MAX` as a real server's does.
     ///
     /// # Errors
     /// [`RequestError::NoNode`].

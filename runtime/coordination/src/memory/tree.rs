@@ -10,6 +10,7 @@ use bellwether_core::request::{RequestError, Stat};
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub(super) struct Znode {
     pub(super) data: Arc<[u8]>,
+    czxid: i64,
     mzxid: i64,
     version: i32,
     pub(super) owner: Option<SessionId>,
@@ -20,7 +21,7 @@ pub(super) struct Znode {
 
 impl Znode {
     pub(super) fn stat(&self) -> Stat {
-        Stat { mzxid: self.mzxid, version: self.version, owner: self.owner }
+        Stat { czxid: self.czxid, mzxid: self.mzxid, version: self.version, owner: self.owner }
     }
 
     fn check(&self, version: Option<i32>) -> Result<(), RequestError> {
@@ -99,10 +100,11 @@ impl Tree {
         let (_, name) = split(&path);
         let name: Arc<str> = name.into();
         self.change(transaction, parent, |node| {
-            node.counter = node.counter.wrapping_add(1);
+            // As servers do since 3.6: it only ever grows, and at its end it stays where it is.
+            node.counter = node.counter.max(node.counter.wrapping_add(1));
             node.children.insert(name);
         });
-        let node = Znode { data, mzxid: transaction.zxid, owner, ..Znode::default() };
+        let node = Znode { data, czxid: transaction.zxid, mzxid: transaction.zxid, owner, ..Znode::default() };
         transaction.before.push((path.clone(), None));
         self.nodes.insert(path.clone(), Arc::new(node));
         transaction.changes.push(Change::Created(path.clone()));

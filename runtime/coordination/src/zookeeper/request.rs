@@ -200,7 +200,7 @@ impl From<ClientError> for Failure {
 
 fn stat(stat: &zookeeper_client::Stat) -> Stat {
     let owner = (stat.ephemeral_owner != 0).then_some(SessionId(stat.ephemeral_owner));
-    Stat { mzxid: stat.mzxid, version: stat.version, owner }
+    Stat { czxid: stat.czxid, mzxid: stat.mzxid, version: stat.version, owner }
 }
 
 /// Every error that does not prove that nothing was done means: unknown.

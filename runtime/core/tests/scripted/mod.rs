@@ -36,6 +36,8 @@ pub struct World {
     pub deny_in: &'static str,
     /// Requests that the server refuses for no good reason.
     pub broken: fn(&Request) -> bool,
+    /// The server's counters of sequential names have come to their end.
+    pub counted_out: bool,
     tree: BTreeMap<String, Znode>,
     zxid: i64,
     generation: Generation,
@@ -78,6 +80,7 @@ impl World {
             denied: "",
             deny_in: "",
             broken: |_| false,
+            counted_out: false,
             tree: BTreeMap::new(),
             zxid: 0,
             generation: Generation(0),
@@ -111,9 +114,46 @@ impl World {
 
     /// Another node registers.
     pub fn add_member(&mut self, group: &str, id: &str) {
+        self.add_member_as(group, id, &format!("m_{:010}", self.zxid));
+    }
+
+    /// It does under this name.
+    pub fn add_member_as(&mut self, group: &str, id: &str, name: &str) {
         let data = format!("{{\"id\":\"{id}\",\"address\":\"h:1\"}}").into_bytes();
-        let path = format!("/bw/{group}/service_registry/m_{:010}", self.zxid);
+        let path = format!("/bw/{group}/service_registry/{name}");
         self.create(path, data.into(), Some(SessionId(8))).unwrap();
+    }
+
+    /// Another node joins, under this name.
+    pub fn add_candidate(&mut self, group: &str, name: &str) {
+        self.zxid += 1;
+        self.create(format!("/bw/{group}/election/{name}"), Arc::from([]), Some(SessionId(8))).unwrap();
+    }
+
+    /// The candidate goes whose name begins so.
+    pub fn remove_candidate(&mut self, group: &str, name: &str) {
+        let prefix = format!("/bw/{group}/election/{name}");
+        let path = self.tree.keys().find(|path| path.starts_with(&prefix)).unwrap().clone();
+        self.tree.remove(&path).unwrap();
+        if let Some(tag) = self.watched.remove(&path) {
+            self.session(SessionEvent::Fired { tag });
+        }
+    }
+
+    /// It goes, and comes back under the same name before anybody looks.
+    pub fn replace_candidate(&mut self, group: &str, name: &str) {
+        let path = format!("/bw/{group}/election/{name}");
+        self.tree.remove(&path).unwrap();
+        self.add_candidate(group, name);
+        if let Some(tag) = self.watched.remove(&path) {
+            self.session(SessionEvent::Fired { tag });
+        }
+    }
+
+    /// The names of a group's members.
+    pub fn members(&self, group: &str) -> Vec<&str> {
+        let prefix = format!("/bw/{group}/service_registry/");
+        self.tree.keys().filter_map(|path| path.strip_prefix(&prefix)).collect()
     }
 
     /// The groups that the node leads.
@@ -198,7 +238,8 @@ impl World {
         match request {
             Request::Create { path, data, mode } => {
                 let sequential = mode == CreateMode::EphemeralSequential;
-                let path = if sequential { format!("{path}{:010}", self.zxid) } else { path };
+                let counter = if self.counted_out { i64::from(i32::MAX) } else { self.zxid };
+                let path = if sequential { format!("{path}{counter:010}") } else { path };
                 let owner = (mode != CreateMode::Persistent).then_some(SESSION);
                 self.create(path.clone(), data, owner)?;
                 Ok(Reply::Created { path })
@@ -249,7 +290,7 @@ impl World {
         if self.tree.contains_key(&path) {
             return Err(RequestError::NodeExists);
         }
-        self.tree.insert(path, Znode { data, stat: Stat { mzxid: self.zxid, version: 0, owner } });
+        self.tree.insert(path, Znode { data, stat: Stat { czxid: self.zxid, mzxid: self.zxid, version: 0, owner } });
         Ok(())
     }
 
