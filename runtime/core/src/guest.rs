@@ -398,6 +398,7 @@ impl Guest {
             Ok(_) => {
                 live.left(running.name);
                 self.failing.remove(running.name);
+                self.callback_ended(cx, false);
                 None
             }
             Err(failure) if failure.leaves_instance() => {
@@ -511,6 +512,7 @@ impl Guest {
         }
         self.history.push_back(SwapRecord {
             rollback: swap.is_rollback(),
+            why: swap.why,
             release: swap.release,
             from: match &outcome {
                 SwapOutcome::Committed { from, .. } => from.clone(),
@@ -534,6 +536,7 @@ impl Guest {
             self.probation.begin(
                 cx.now,
                 swap.is_rollback(),
+                to.clone(),
                 from.as_ref().map(|old| old.prepared.release.clone()),
                 swap.handed.take(),
             );
