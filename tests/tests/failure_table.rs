@@ -18,7 +18,7 @@ const GROUP: &str = "busy";
 /// A group in which guests may hand out no work.
 const POOR: &str = "poor";
 /// How often the whole table is gone through; `BELLWETHER_TABLE_ROUNDS=20` is the long form.
-const ROUNDS: usize = 4;
+const ROUNDS: usize = 3;
 
 /// Where a swap that fails is asked for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -156,11 +156,11 @@ fn table(files: &Files) -> Vec<Row> {
         of_file("a start function that traps", "start.wasm", "instantiate", &["initialisation trapped"]),
         restore("restore returns an error", "restore error", &["restore returned the error", "this release cannot"]),
         restore("restore traps", "restore trap", &["restore trapped", "a fault that shows only"]),
-        restore("restore loops", "restore loop", &["restore did not return within 2000 ms"]),
+        restore("restore loops", "restore loop", &["restore did not return within 5000 ms"]),
         restore("restore takes memory", "restore memory", &["restore went over its limit", "`memory`"]),
         present("the first callback returns an error", "on-elected error", &["on-elected returned the error"]),
         present("the first callback traps", "on-elected trap", &["on-elected trapped"]),
-        present("the first callback loops", "on-elected loop", &["on-elected did not return within 2000 ms"]),
+        present("the first callback loops", "on-elected loop", &["on-elected did not return within 5000 ms"]),
         of_guest("a callback traps on probation", At::Leader, "on-tick trap", End::Committed, &["on-tick trapped"]),
         of_guest(
             "a callback returns an error on probation",
@@ -279,7 +279,7 @@ fn failure_table() -> Result<()> {
     let done = files.at("done");
     std::fs::create_dir(&done)?;
     let busy = format!(
-        "[group.config]\non-tick = \"batch 8 1900 /done\"\n[group.tick]\nevery = \"10ms\"\n[group.limits]\ncallback = \"2s\"\n\
+        "[group.config]\non-tick = \"batch 8 4000 /done\"\n[group.tick]\nevery = \"10ms\"\n[group.limits]\ncallback = \"5s\"\n\
          memory = \"16MiB\"\n[[group.grants.folders]]\nhost = {done:?}\nguest = \"/done\"\nmode = \"write\"\n"
     );
     let cluster = Cluster::builder(server.address())

@@ -72,12 +72,14 @@ fn a_release_whose_tasks_fail_is_taken_back_and_remembered() {
 
 #[test]
 fn a_release_that_has_proved_itself_may_fail() {
-    let mut world = World::leading(&["g"]);
+    // Shorter than the lease, which nobody renews here.
+    let probation = Probation { lasts: Duration::from_secs(1), ..Probation::default() };
+    let mut world = World::with_probation(&["g"], probation);
     let first = runs(&world);
     tasks(&mut world, &first, 1000, 1000);
     assert!(world.status("g").swaps.is_empty(), "the first release has nothing to go back to");
     swap(&mut world, "good");
-    world.now += Probation::default().lasts;
+    world.now += probation.lasts;
     tasks(&mut world, "good", 1000, 1000);
     assert_eq!(runs(&world), "good");
 }
@@ -113,4 +115,28 @@ fn a_release_whose_callbacks_return_errors_is_taken_back() {
     assert_eq!((runs(&world), changes), (before, 6), "{:?}", world.status("g"));
     let why = world.status("g").swaps.last().unwrap().why.clone().unwrap();
     assert!(why.contains("of its 6 callbacks failed"), "{why}");
+}
+
+#[test]
+fn a_release_that_takes_over_from_an_instance_that_was_lost_is_on_probation_too() {
+    let mut world = World::leading(&["g"]);
+    let before = runs(&world);
+    world.answer_call = |callback| match callback {
+        Callback::MembersChanged(change) if change.version > 1 => Err(CallFailure::Trapped("unreachable".into())),
+        callback => scripted::well(callback),
+    };
+    for member in ["m1", "m2"] {
+        world.add_member("g", member);
+        world.session(SessionEvent::Disconnected);
+        world.session(SessionEvent::Reconnected { session: SESSION });
+    }
+    assert_eq!(world.role("g").1, None, "the next instance follows after a pause");
+    let outcome = swap(&mut world, "bad");
+    assert!(
+        matches!(&outcome, SwapOutcome::Committed { from: Some(from), .. } if from.to_string() == before),
+        "{outcome:?}"
+    );
+    assert!(world.status("g").probation);
+    tasks(&mut world, "bad", 24, 15);
+    assert_eq!(runs(&world), before);
 }
