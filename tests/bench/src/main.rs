@@ -1,5 +1,5 @@
 //! The benchmarks' command line; `tests/bench.sh` builds and runs it.
-#![allow(clippy::print_stdout, reason = "that is what it is for")]
+#![allow(clippy::print_stdout, clippy::print_stderr, reason = "that is what it is for")]
 
 use std::time::Duration;
 
@@ -145,10 +145,14 @@ fn main() -> Result<()> {
             let (rate, rest) = (options.rate, pause);
             for state in options.states.iter().map(|kib| kib << 10) {
                 let plan = swap::Plan { state, swaps: options.operations, rest, rate };
-                tell(Row::swap(state, round, &swap::run(&server, &state.to_string(), &plan)?));
+                let measured = swap::run(&server, &state.to_string(), &plan)?;
+                tell(Row::swap(state, round, &measured));
+                measured.failed.iter().for_each(|(why, calls)| eprintln!("{calls} calls failed: {why}"));
             }
             let quiet = Duration::from_secs(5);
-            tell(Row::compile(round, &swap::compile(&server, "big", rate, options.code << 10, quiet)?));
+            let measured = swap::compile(&server, "big", rate, options.code << 10, quiet)?;
+            tell(Row::compile(round, &measured));
+            measured.failed.iter().for_each(|(why, calls)| eprintln!("{calls} calls failed: {why}"));
         }
         if wanted(Name::Callback) {
             for (how, apart) in [("on one thread", false), ("across threads", true)] {

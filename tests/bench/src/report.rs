@@ -104,7 +104,7 @@ impl Row {
             ("callers' p99 ms", ms(quiet.percentile(99))),
             ("during swaps ms", ms(swapping.percentile(99))),
             ("calls", (quiet.len() + swapping.len()) as f64),
-            ("failed", measured.failed as f64),
+            ("failed", measured.failed.values().sum::<usize>() as f64),
         ];
         Self::new(format!("swap {} KiB", state >> 10), round, Kind::Bellwether, figures)
     }
@@ -120,7 +120,7 @@ impl Row {
             ("callers' p99 ms", ms(quiet)),
             ("while compiling ms", ms(compiling)),
             ("p99 with/without", compiling.as_secs_f64() / quiet.as_secs_f64()),
-            ("failed", measured.failed as f64),
+            ("failed", measured.failed.values().sum::<usize>() as f64),
         ];
         Self::new("swap, compiling".to_owned(), round, Kind::Bellwether, figures)
     }

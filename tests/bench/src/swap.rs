@@ -4,6 +4,7 @@
 //! old release is between two callbacks until the new one has taken everything (its state, `on-elected`, the members), and the next
 //! callback may be made.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
@@ -38,10 +39,12 @@ pub struct Measured {
     pub pauses: Figures,
     /// What callers waited while nothing was swapped, and while swaps were.
     pub callers: [Figures; 2],
-    /// Calls that were not answered.
-    pub failed: usize,
+    /// Why calls failed, and how many.
+    pub failed: BTreeMap<String, usize>,
 }
 
+/// A node that leads alone. Its queue takes what a machine that stands still for a second leaves behind: nothing shall be refused that
+/// a swap had nothing to do with.
 fn alone(server: &Server, name: &str, state: usize) -> Result<Cluster> {
     let group = format!(
         "[group.config]\nstate-bytes = {state}\n[group.tick]\nevery = \"10ms\"\n[group.probation]\nlasts = \"0s\"\n"
@@ -77,7 +80,7 @@ pub fn run(server: &Server, name: &str, plan: &Plan) -> Result<Measured> {
     let calls = callers.stop()?;
     let state = node.group(GROUP)?;
     ensure!(state["callbacks"]["failed"] == 0, "callbacks failed: {state:#}");
-    Ok(Measured { pauses, callers: [calls.within(begun, from), calls.within(from, until)], failed: calls.failed.len() })
+    Ok(Measured { pauses, callers: [calls.within(begun, from), calls.within(from, until)], failed: calls.failed })
 }
 
 /// What callers notice of a compilation.
@@ -87,8 +90,8 @@ pub struct Compiling {
     pub callers: [Figures; 2],
     /// How long it took to compile.
     pub took: Duration,
-    /// Calls that were not answered.
-    pub failed: usize,
+    /// Why calls failed, and how many.
+    pub failed: BTreeMap<String, usize>,
 }
 
 /// Measures what callers wait while a component with so many bytes of code is compiled and swapped in.
@@ -114,5 +117,5 @@ pub fn compile(server: &Server, name: &str, rate: u64, bytes: usize, quiet: Dura
     let last = node.group(GROUP)?["last_swap"]["steps"].take();
     let step = |name: &str| last.as_array()?.iter().find(|step| step["step"] == name)?["took_us"].as_u64();
     let took = Duration::from_micros(step("compile").context("nothing was compiled")?);
-    Ok(Compiling { callers: [calls.within(begun, from), calls.within(from, until)], took, failed: calls.failed.len() })
+    Ok(Compiling { callers: [calls.within(begun, from), calls.within(from, until)], took, failed: calls.failed })
 }
