@@ -23,11 +23,11 @@ fn swap(world: &mut World, name: &str) -> SwapOutcome {
     let from = world.log.len();
     let ask = Ask::Swap(Source::File(name.into()));
     world.event(Event::Ask { group: group(), request: RequestId(1), asker: Asker::Operator, ask });
-    let answers = world.log[from..].iter().filter_map(|command| match command {
+    let mut answers = world.log[from..].iter().filter_map(|command| match command {
         Command::Answer { answer: Answer::Swapped(outcome), .. } => Some(outcome.clone()),
         _ => None,
     });
-    answers.last().unwrap()
+    answers.next_back().unwrap()
 }
 
 fn tasks(world: &mut World, release: &str, ended: u64, failed: u64) {

@@ -57,7 +57,7 @@ impl Host for Nobody {
 }
 
 fn member(number: usize) -> Result<Arc<Member>> {
-    let id = NodeId::new(&format!("node-{number}"))?;
+    let id = NodeId::new(format!("node-{number}"))?;
     Ok(Arc::new(Member { id, address: format!("node-{number}.example:7400"), labels: BTreeMap::new() }))
 }
 

@@ -47,7 +47,7 @@ pub struct Measured {
 /// a swap had nothing to do with.
 fn alone(server: &Server, name: &str, state: usize) -> Result<Cluster> {
     let group = format!(
-        "[group.config]\nstate-bytes = {state}\n[group.tick]\nevery = \"10ms\"\n[group.probation]\nlasts = \"0s\"\n"
+        "[group.config]\nstate-bytes = {state}\n[group.tick]\nevery = \"10ms\"\n[group.probation]\nlasts = \"0s\"\n[group.worker]\nqueue = 4096\n"
     );
     let cluster = Cluster::builder(server.address())
         .root(&format!("/swap-{name}"))
