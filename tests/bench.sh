@@ -3,7 +3,7 @@
 #
 #   tests/bench.sh [NAME...] [--peers none|kazoo|curator|all] [--rounds N] [--json]
 #
-# NAME is handover, failover, registry or footprint; all of them if none is given. More options: tests/bench.sh --help. Installs what
+# NAME is handover, failover, registry, footprint, swap or callback; all of them if none is given. More options: tests/bench.sh --help. Installs what
 # is missing: ZooKeeper, Curator and a JDK by apt-get; Kazoo from PyPI, below target/. Builds with the release profile (some minutes
 # the first time); BENCH_PROFILE=dev takes the daily one.
 set -euo pipefail

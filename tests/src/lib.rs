@@ -5,6 +5,7 @@ pub mod checker;
 pub mod cli;
 pub mod cluster;
 pub mod guests;
+pub mod load;
 pub mod measure;
 pub mod net;
 pub mod overlap;

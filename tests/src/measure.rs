@@ -27,6 +27,18 @@ pub fn resident(pid: i32) -> Result<u64> {
     Ok(kib * 1024)
 }
 
+/// How many threads a process has, and how many files are open in it.
+///
+/// # Errors
+/// When there is no such process.
+pub fn threads_and_files(pid: i32) -> Result<(usize, usize)> {
+    let count = |what: &str| {
+        let path = format!("/proc/{pid}/{what}");
+        Ok::<_, anyhow::Error>(std::fs::read_dir(&path).with_context(|| format!("{path} cannot be read"))?.count())
+    };
+    Ok((count("task")?, count("fd")?))
+}
+
 /// Bytes as megabytes, for people.
 #[must_use]
 pub fn megabytes(bytes: u64) -> f64 {

@@ -83,7 +83,11 @@ impl Control for Scripted {
 
     fn swap(&self, group: GroupName, request: SwapRequest) -> Answer<'_, SwapReport> {
         Box::pin(async move {
-            let good = std::fs::read(&request.component).is_ok_and(|bytes| bytes == b"good");
+            // Without a component the settings decide.
+            let good = match &request.component {
+                Some(file) => std::fs::read(file).is_ok_and(|bytes| bytes == b"good"),
+                None => request.config.get("mood").is_some_and(|mood| mood == "good=1"),
+            };
             let report = SwapReport {
                 release: Some(ReleaseId("bbbbbbbbbbbbbbbbbbbb".into())),
                 from: Some(ReleaseId("aaaaaaaaaaaaaaaaaaaa".into())),
@@ -272,6 +276,10 @@ fn what_makes_no_sense_is_exit_code_2() {
         &["frobnicate"][..],
         &[],
         &["swap", "g"],
+        &["swap", "g", "--config"],
+        &["swap", "g", "--config", "mood"],
+        &["swap", "g", "--config", "=good"],
+        &["swap", "g", "--config", "a=1", "--config", "a=2"],
         &["dev", "--nodes", "0"],
         &["--admin", "0.0.0.0:80", "status"],
         &["status", "--color", "pink"],
@@ -312,6 +320,8 @@ fn a_swap_tells_how_it_ended() {
     let said = world.run(&["swap", "g", "v2.wasm"]).good();
     assert_eq!(said, "g: aaaaaaaaaaaa to bbbbbbbbbbbb committed, callbacks waited 0.09 ms\n");
     assert_eq!(json(&world.run(&["swap", "g", "v2.wasm", "--json"]).good())["outcome"], "committed");
+    world.run(&["swap", "g", "--config", "mood=good=1", "--config", "other="]).good();
+    world.run(&["swap", "g", "--config", "mood="]).bad(1, "rolled back");
 
     let said = world.run(&["swap", "g", "v3.wasm"]).bad(1, "rolled back: check failed: no lifecycle; the old release");
     assert_eq!(said, "");

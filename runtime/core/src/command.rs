@@ -77,6 +77,8 @@ pub struct SwapRecord {
     pub from: Option<ReleaseId>,
     /// Whether the node went back by itself, and did not follow anybody's wish.
     pub rollback: bool,
+    /// Why it did.
+    pub why: Option<String>,
     /// How it ended.
     pub outcome: SwapOutcome,
     /// When it was asked for.

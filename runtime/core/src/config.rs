@@ -1,9 +1,11 @@
 //! What a node is told at start, and the times that follow from the session timeout.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::time::Duration;
 
 use crate::id::{GroupName, Guid, NodeId};
+use crate::work::Outcomes;
 
 /// Who watches the registry.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -87,6 +89,33 @@ impl Default for FailurePolicy {
     }
 }
 
+/// A part of a whole, in millionths: whole numbers, so that the same calls give the same verdict on every machine.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Rate(u32);
+
+impl Rate {
+    /// Everything: nothing is more than that.
+    pub const ALL: Self = Self(1_000_000);
+
+    /// A fraction from 0 to 1; none for anything else.
+    #[must_use]
+    pub fn new(fraction: f64) -> Option<Self> {
+        (0.0..=1.0).contains(&fraction).then(|| Self((fraction * 1e6).round() as u32))
+    }
+
+    /// Whether a greater part of the calls than this has failed.
+    #[must_use]
+    pub fn exceeded_by(self, calls: Outcomes) -> bool {
+        u128::from(calls.failed) * 1_000_000 > u128::from(calls.ended) * u128::from(self.0)
+    }
+}
+
+impl fmt::Display for Rate {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} %", f64::from(self.0) / 1e4)
+    }
+}
+
 /// How a new release proves itself.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Probation {
@@ -94,12 +123,21 @@ pub struct Probation {
     pub lasts: Duration,
     /// So many callbacks may fail in that time; one more takes the group back to the release before.
     pub failures: u32,
+    /// Such a part of the tasks, and of the callbacks, may fail in that time; more takes the group back as well.
+    pub error_rate: Rate,
+    /// Before so many tasks, or callbacks, have ended, their rate says nothing.
+    pub at_least: u32,
 }
 
 impl Default for Probation {
     fn default() -> Self {
-        Self { lasts: Duration::from_secs(10), failures: 0 }
+        Self { lasts: Duration::from_secs(10), failures: 0, error_rate: Rate(500_000), at_least: 20 }
     }
+}
+
+impl Probation {
+    /// No probation.
+    pub const NONE: Self = Self { lasts: Duration::ZERO, failures: 0, error_rate: Rate::ALL, at_least: 1 };
 }
 
 /// A group, as this node takes part in it.
@@ -356,6 +394,20 @@ mod tests {
             assert!(Timing::new(least, tick).is_ok(), "{least:?} for {tick:?}");
             assert!(Timing::new(least - Duration::from_millis(1), tick).is_err(), "{least:?} for {tick:?}");
         }
+    }
+
+    #[test]
+    fn a_rate_is_exceeded_by_more_than_it_and_not_by_as_much() {
+        let rate = |fraction, failed, ended| Rate::new(fraction).unwrap().exceeded_by(Outcomes { ended, failed });
+        assert!(!rate(0.5, 10, 20));
+        assert!(rate(0.5, 11, 20));
+        assert!(rate(0.0, 1, u64::MAX));
+        assert!(!rate(1.0, u64::MAX, u64::MAX), "all may fail");
+        assert!(!rate(0.0, 0, 0));
+        for wrong in [-0.1, 1.1, f64::NAN, f64::INFINITY] {
+            assert_eq!(Rate::new(wrong), None, "{wrong}");
+        }
+        assert_eq!(Rate::new(0.125).map(|rate| rate.to_string()).as_deref(), Some("12.5 %"));
     }
 
     #[test]

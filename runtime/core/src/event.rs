@@ -1,5 +1,6 @@
 //! What happens to a node: everything that reaches the core comes as one of these, in one order.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -7,6 +8,7 @@ use crate::callback::{CallFailure, PrepareFailure, Prepared, Returned};
 use crate::id::{CallId, Generation, GroupName, InstanceId, ReleaseId, RequestId, SessionId, Tag};
 use crate::request::{Reply, RequestError};
 use crate::state::StateOp;
+use crate::work::Outcomes;
 
 /// What a session tells its owner. Every event carries the generation under which the session was opened.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -62,6 +64,13 @@ pub enum Source {
     Earlier(ReleaseId),
     /// The component in this file, with the manifest's configuration, grants and limits.
     File(PathBuf),
+    /// The same with other settings: those of the manifest, changed by these.
+    Configured {
+        /// The component's file; none for the component that runs.
+        component: Option<PathBuf>,
+        /// The settings that are not the manifest's.
+        config: BTreeMap<String, String>,
+    },
 }
 
 /// Who asks for something.
@@ -128,6 +137,16 @@ pub enum Event {
         asker: Asker,
         /// What.
         ask: Ask,
+    },
+    /// Tasks have ended on this node: how all did that this release was given since it took over. Told of releases on probation,
+    /// now and then, and never for each task.
+    TasksEnded {
+        /// The group.
+        group: GroupName,
+        /// The release whose instances did them.
+        release: ReleaseId,
+        /// How they ended.
+        outcomes: Outcomes,
     },
     /// The tasks in flight have ended, after [`crate::command::Command::Drain`].
     Drained {

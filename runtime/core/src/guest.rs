@@ -398,6 +398,7 @@ impl Guest {
             Ok(_) => {
                 live.left(running.name);
                 self.failing.remove(running.name);
+                self.callback_ended(cx, false);
                 None
             }
             Err(failure) if failure.leaves_instance() => {
@@ -424,6 +425,7 @@ impl Guest {
                 self.running = None;
             }
             cx.out.push(Command::Stop { group: self.group.clone(), instance: live.id() });
+            self.lost_release = Some(live.prepared.release);
             self.counts.restarts += 1;
             self.restart_at = cx.now;
         }
@@ -511,6 +513,7 @@ impl Guest {
         }
         self.history.push_back(SwapRecord {
             rollback: swap.is_rollback(),
+            why: swap.why,
             release: swap.release,
             from: match &outcome {
                 SwapOutcome::Committed { from, .. } => from.clone(),
@@ -528,25 +531,22 @@ impl Guest {
 
     /// Puts the new instance in the place of the old.
     pub fn commit(&mut self, cx: &mut Cx<'_>, new: Live, held_since: Moment) {
-        let from = self.live.take();
+        let old = self.live.take();
         let to = new.prepared.release.clone();
+        // A release whose instance was just lost is a way back as well: without it, the new one would not be on probation.
+        let lost = self.lost_release.take().filter(|lost| *lost != to);
+        let from = old.as_ref().map(|old| old.prepared.release.clone()).or(lost);
         if let Some(swap) = &mut self.swap {
-            self.probation.begin(
-                cx.now,
-                swap.is_rollback(),
-                from.as_ref().map(|old| old.prepared.release.clone()),
-                swap.handed.take(),
-            );
+            self.probation.begin(cx.now, swap.is_rollback(), to.clone(), from.clone(), swap.handed.take());
         }
         self.go_live(cx, new);
         if let Some(loading) = self.loading.take() {
             cx.out.push(Command::Stop { group: self.group.clone(), instance: loading });
         }
-        if let Some(old) = &from {
+        if let Some(old) = &old {
             cx.out.push(Command::Stop { group: self.group.clone(), instance: old.id() });
         }
         self.failing.clear();
-        let from = from.map(|old| old.prepared.release);
         self.end_swap(cx, SwapOutcome::Committed { from, to, pause: cx.now.since(held_since) });
     }
 }

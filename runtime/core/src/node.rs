@@ -106,6 +106,9 @@ impl Node {
                     out.push(no_such_group(request, &ask, &group));
                 }
             }
+            Event::TasksEnded { group, release, outcomes } => {
+                self.with(&group, now, &mut out, |group, cx| group.guest.tasks_ended(cx, &release, outcomes));
+            }
             Event::Drained { group } => self.with(&group, now, &mut out, |group, cx| group.drained(cx)),
             Event::Shutdown => {
                 self.stop_by.get_or_insert(now + self.config.drain + STOP_MARGIN + self.link.timing.timeout);

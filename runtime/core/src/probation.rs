@@ -12,13 +12,17 @@ use crate::id::ReleaseId;
 use crate::link::Cx;
 use crate::swap::Swap;
 use crate::time::Moment;
+use crate::work::Outcomes;
 
 /// What is known of the release that runs and the one before.
 #[derive(Debug, Clone)]
 pub(crate) struct Trial {
     config: Probation,
     until: Option<Moment>,
+    /// The release on probation.
+    release: Option<ReleaseId>,
     failures: u32,
+    callbacks: Outcomes,
     /// The release before, and the state that it gave when it handed over.
     previous: Option<ReleaseId>,
     handed: Option<Arc<[u8]>>,
@@ -31,12 +35,30 @@ const BAD: usize = 32;
 
 impl Trial {
     pub fn new(config: Probation) -> Self {
-        Self { config, until: None, failures: 0, previous: None, handed: None, bad: VecDeque::new() }
+        Self {
+            config,
+            until: None,
+            release: None,
+            failures: 0,
+            callbacks: Outcomes::default(),
+            previous: None,
+            handed: None,
+            bad: VecDeque::new(),
+        }
     }
 
-    /// A release has taken over.
-    pub fn begin(&mut self, now: Moment, rollback: bool, from: Option<ReleaseId>, handed: Option<Arc<[u8]>>) {
+    /// The release `to` has taken over.
+    pub fn begin(
+        &mut self,
+        now: Moment,
+        rollback: bool,
+        to: ReleaseId,
+        from: Option<ReleaseId>,
+        handed: Option<Arc<[u8]>>,
+    ) {
+        self.release = Some(to);
         self.failures = 0;
+        self.callbacks = Outcomes::default();
         // What was gone back to has proved itself before, and what it replaced is no way back.
         self.until = (!rollback && !self.config.lasts.is_zero() && from.is_some()).then(|| now + self.config.lasts);
         (self.previous, self.handed) = if rollback { (None, None) } else { (from, handed) };
@@ -59,6 +81,16 @@ impl Trial {
         self.until
     }
 
+    /// What there is to say against the release because of how such calls have ended.
+    fn judged(&self, what: &str, calls: Outcomes) -> Option<String> {
+        let limit = self.config.error_rate;
+        let enough = calls.ended >= u64::from(self.config.at_least);
+        (enough && limit.exceeded_by(calls)).then(|| {
+            let Outcomes { ended, failed } = calls;
+            format!("{failed} of its {ended} {what} failed, where probation allows {limit} (`error_rate`)")
+        })
+    }
+
     fn mark(&mut self, release: ReleaseId, why: String) {
         if self.bad.len() == BAD {
             self.bad.pop_front();
@@ -79,6 +111,33 @@ impl Guest {
         }
         self.probation.failures += 1;
         self.probation.failures > self.probation.config.failures && self.go_back(cx, why)
+            || self.callback_ended(cx, true)
+    }
+
+    /// A callback has ended; says whether the node goes back because too many of them have failed.
+    pub(crate) fn callback_ended(&mut self, cx: &mut Cx<'_>, failed: bool) -> bool {
+        if !self.probation.runs(cx.now) {
+            return false;
+        }
+        self.probation.callbacks.count(failed);
+        self.weigh(cx, "callbacks", self.probation.callbacks)
+    }
+
+    /// Tasks of a release have ended.
+    pub(crate) fn tasks_ended(&mut self, cx: &mut Cx<'_>, release: &ReleaseId, outcomes: Outcomes) {
+        // What is told late, of a release that has been replaced since, counts for nothing.
+        if self.probation.runs(cx.now) && self.probation.release.as_ref() == Some(release) {
+            self.weigh(cx, "tasks", outcomes);
+        }
+    }
+
+    fn weigh(&mut self, cx: &mut Cx<'_>, what: &str, calls: Outcomes) -> bool {
+        let Some(why) = self.probation.judged(what, calls) else { return false };
+        let goes = self.go_back(cx, &why);
+        if goes {
+            self.last_error = Some(why);
+        }
+        goes
     }
 
     /// Begins to go back to the release before; says whether there is one.
@@ -95,7 +154,7 @@ impl Guest {
         }
         self.notice(cx, Level::Error, "probation-failed", None, format!("goes back to release {previous}: {why}"));
         let instance = cx.counters.instance();
-        let swap = Swap::back(previous, state, instance, cx.now);
+        let swap = Swap::back(previous, state, why.to_owned(), instance, cx.now);
         cx.out.push(Command::Prepare { group: self.group.clone(), instance, source: swap.source().clone() });
         self.swap = Some(swap);
         true

@@ -28,6 +28,8 @@ pub(crate) struct Swap {
     tries: u32,
     /// The state to restore instead of the old instance's: the last that the release to go back to has given.
     state: Option<Arc<[u8]>>,
+    /// Why the node goes back, if it does by itself.
+    pub why: Option<String>,
     /// What was handed over, kept until the new release has proved itself.
     pub handed: Option<Arc<[u8]>>,
     pub began: Moment,
@@ -70,6 +72,7 @@ impl Swap {
             held_since: now,
             tries: 0,
             state: None,
+            why: None,
             handed: None,
             began: now,
             step_since: now,
@@ -79,8 +82,8 @@ impl Swap {
     }
 
     /// A way back: to a release that ran before, with the state that it gave last.
-    pub fn back(to: ReleaseId, state: Option<Arc<[u8]>>, instance: InstanceId, now: Moment) -> Self {
-        Self { state, ..Self::new(None, Source::Earlier(to), instance, now) }
+    pub fn back(to: ReleaseId, state: Option<Arc<[u8]>>, why: String, instance: InstanceId, now: Moment) -> Self {
+        Self { state, why: Some(why), ..Self::new(None, Source::Earlier(to), instance, now) }
     }
 
     /// Whether the node goes back by itself.

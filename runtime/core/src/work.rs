@@ -47,6 +47,23 @@ pub enum WorkError {
     Other(String),
 }
 
+/// How calls have ended, counted from some moment on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Outcomes {
+    /// Calls that have ended, in whichever way.
+    pub ended: u64,
+    /// Those among them that failed.
+    pub failed: u64,
+}
+
+impl Outcomes {
+    /// One more.
+    pub fn count(&mut self, failed: bool) {
+        self.ended += 1;
+        self.failed += u64::from(failed);
+    }
+}
+
 /// The highest epoch that this worker has seen in a group. It refuses every lower one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Fence(Option<Epoch>);

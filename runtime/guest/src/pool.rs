@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use bellwether_core::callback::CallFailure;
-use bellwether_core::work::{Task, WorkError};
+use bellwether_core::work::{Outcomes, Task, WorkError};
 use bytes::Bytes;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::time::Instant;
@@ -52,6 +52,7 @@ struct Inner {
     draining: AtomicBool,
     in_flight: watch::Sender<usize>,
     stop: watch::Sender<bool>,
+    outcomes: watch::Sender<Outcomes>,
     made: AtomicUsize,
 }
 
@@ -82,6 +83,7 @@ impl WorkerPool {
             draining: AtomicBool::new(false),
             in_flight: watch::Sender::new(0),
             stop: watch::Sender::new(false),
+            outcomes: watch::Sender::new(Outcomes::default()),
             made: AtomicUsize::new(0),
         }))
     }
@@ -105,7 +107,7 @@ impl WorkerPool {
             let slot = pool.slot().await?;
             let worker = self.worker().await?;
             let left = budget.saturating_sub(begun.elapsed());
-            let mut busy = Busy { pool, worker: Some(worker), _slot: slot };
+            let mut busy = Busy { pool, worker: Some(worker), until: Instant::now() + left, _slot: slot };
             busy.handle(task, left).await
         };
         tokio::select! {
@@ -122,8 +124,10 @@ impl WorkerPool {
         if let Some(worker) = idle {
             return Ok(worker);
         }
-        let instance = self.0.linked.instantiate((self.0.hosts)()).await;
-        let instance = instance.map_err(|e| WorkError::Failed(format!("no instance could be made: {e}")))?;
+        let instance = self.0.linked.instantiate((self.0.hosts)()).await.map_err(|error| {
+            self.0.ended(true);
+            WorkError::Failed(format!("no instance could be made: {error}"))
+        })?;
         self.0.made.fetch_add(1, Ordering::Relaxed);
         Ok(Worker { instance, done: 0 })
     }
@@ -154,6 +158,13 @@ impl WorkerPool {
         *self.0.in_flight.borrow()
     }
 
+    /// How the tasks have ended that its guests were given, and how it changes. Tasks that were refused, or that nobody wanted any
+    /// more before their time was up, are not counted.
+    #[must_use]
+    pub fn outcomes(&self) -> watch::Receiver<Outcomes> {
+        self.0.outcomes.subscribe()
+    }
+
     /// Whether it takes no more tasks, because it is being drained or was stopped.
     #[must_use]
     pub fn is_draining(&self) -> bool {
@@ -170,6 +181,10 @@ impl WorkerPool {
 impl Inner {
     fn idle(&self) -> MutexGuard<'_, Vec<Worker>> {
         self.idle.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn ended(&self, failed: bool) {
+        self.outcomes.send_modify(|outcomes| outcomes.count(failed));
     }
 
     /// Waits for a free slot, if there is room to wait.
@@ -215,8 +230,13 @@ impl Drop for InFlight<'_> {
 struct Busy<'a> {
     pool: &'a Inner,
     worker: Option<Worker>,
+    until: Instant,
     _slot: OwnedSemaphorePermit,
 }
+
+/// Whoever asked gives up at its own deadline, which is this guest's less the way here: a guest that is dropped so shortly before it has
+/// let the time run out as well.
+const NEARLY: Duration = Duration::from_millis(50);
 
 impl Busy<'_> {
     async fn handle(&mut self, task: Task, budget: Duration) -> Result<Bytes, WorkError> {
@@ -224,6 +244,7 @@ impl Busy<'_> {
         let limits = self.pool.linked.limits();
         let (own, limit) = (limits.task, limits.message_bytes);
         let result = worker.instance.handle(task, budget.min(own)).await;
+        let too_large = result.as_ref().is_ok_and(|answer| answer.len() as u64 > limit);
         if result.as_ref().map_or_else(CallFailure::leaves_instance, |_| true)
             && let Some(mut worker) = self.worker.take()
         {
@@ -233,8 +254,12 @@ impl Busy<'_> {
                 self.pool.idle().push(worker);
             }
         }
+        // Those that have lost their instance are counted when this is dropped.
+        if self.worker.is_none() {
+            self.pool.ended(too_large || result.is_err());
+        }
         match result {
-            Ok(answer) if answer.len() as u64 > limit => Err(WorkError::TooLarge(limit)),
+            Ok(_) if too_large => Err(WorkError::TooLarge(limit)),
             Ok(answer) => Ok(answer.into()),
             Err(CallFailure::Refused(text)) => Err(WorkError::Failed(text)),
             // The sender's time is up. A task that takes longer than this member allows has failed instead.
@@ -247,6 +272,10 @@ impl Busy<'_> {
 impl Drop for Busy<'_> {
     fn drop(&mut self) {
         if let Some(worker) = self.worker.take() {
+            // Lost by its own fault, or cut off. Only if the time was up is that the guest's doing.
+            if worker.instance.is_poisoned() || Instant::now() + NEARLY >= self.until {
+                self.pool.ended(true);
+            }
             worker.instance.stop();
         }
     }

@@ -120,7 +120,9 @@ impl NodeControl {
         let report = self.report(record.outcome.clone(), record.ended).ok()?;
         let steps = record.steps.iter().map(|(step, took)| StepTime { step: *step, took_us: micros(*took) }).collect();
         let (release, from) = (record.release.clone(), record.from.clone());
-        Some(SwapReport { release, from, rollback: record.rollback, steps, ..report })
+        // What went wrong on the way back matters more than why it was taken.
+        let reason = report.reason.or_else(|| record.why.clone());
+        Some(SwapReport { release, from, reason, rollback: record.rollback, steps, ..report })
     }
 
     async fn whole_status(&self) -> Result<NodeStatus, ControlError> {
@@ -212,7 +214,11 @@ impl NodeControl {
 
     /// Swaps to the component in `file`.
     pub async fn swap_to(&self, group: &GroupName, file: PathBuf) -> Result<SwapReport, ControlError> {
-        match self.ask(group, Ask::Swap(Source::File(file))).await? {
+        self.swap_from(group, Source::File(file)).await
+    }
+
+    async fn swap_from(&self, group: &GroupName, source: Source) -> Result<SwapReport, ControlError> {
+        match self.ask(group, Ask::Swap(source)).await? {
             Answer::Swapped(outcome) => self.report(outcome, clock::now()),
             _ => Err(stopped()),
         }
@@ -239,7 +245,8 @@ impl Control for NodeControl {
     }
 
     fn swap(&self, group: GroupName, request: SwapRequest) -> Reply<'_, SwapReport> {
-        async move { self.swap_to(&group, request.component).await }.boxed()
+        let SwapRequest { component, config } = request;
+        async move { self.swap_from(&group, Source::Configured { component, config }).await }.boxed()
     }
 
     fn resign(&self, group: GroupName) -> Reply<'_, ()> {

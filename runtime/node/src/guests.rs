@@ -18,7 +18,8 @@ use tokio::runtime::Handle;
 use crate::clock;
 use crate::effects;
 use crate::host::InstanceHost;
-use crate::manifest;
+use crate::manifest::{self, MAX_CONFIG};
+use crate::outcomes;
 use crate::shared::{GroupShared, NodeShared, lock};
 
 /// What a group runs, but for the file of the component: the manifest's part of every release.
@@ -31,6 +32,7 @@ pub(crate) struct ReleaseSpec {
     pub limits: Limits,
     pub pool: PoolOptions,
     pub drain: Duration,
+    pub probation: Duration,
 }
 
 impl ReleaseSpec {
@@ -47,7 +49,23 @@ impl ReleaseSpec {
                 ..PoolOptions::default()
             },
             drain,
+            probation: group.probation.lasts,
         }
+    }
+
+    /// The same with some settings changed.
+    fn with(&self, changed: BTreeMap<String, String>) -> Result<Self, PrepareFailure> {
+        let mut spec = self.clone();
+        spec.config.extend(changed);
+        let size: usize = spec.config.iter().map(|(key, value)| key.len() + value.len()).sum();
+        if size > MAX_CONFIG {
+            let reason = format!(
+                "the configuration has {size} bytes, names and values together; the most is {MAX_CONFIG}: put large data into a file, \
+                 and grant its folder"
+            );
+            return Err(PrepareFailure { step: Step::Check, reason });
+        }
+        Ok(spec)
     }
 
     /// The release as one unit: whatever differs makes another one.
@@ -84,6 +102,17 @@ impl ReleaseSpec {
             Some(file) => compile(engine, file, &mut Vec::new()).await?,
             None => component.clone(),
         };
+        self.link(&component, &worker, file, took)
+    }
+
+    /// Links components that have been compiled.
+    fn link(
+        &self,
+        component: &Component,
+        worker: &Component,
+        file: &Path,
+        took: &mut Vec<(Step, Duration)>,
+    ) -> Result<Release, PrepareFailure> {
         let before = clock::now();
         let link = |component: &Component, file: &Path| {
             component
@@ -91,10 +120,10 @@ impl ReleaseSpec {
                 .map_err(|error| named(file, PrepareFailure::from(error)))
         };
         let release = Release {
-            id: self.id(&component, &worker),
+            id: self.id(component, worker),
             file: file.to_owned(),
-            linked: link(&component, file)?,
-            tasks: link(&worker, self.worker.as_deref().unwrap_or(file))?,
+            linked: link(component, file)?,
+            tasks: link(worker, self.worker.as_deref().unwrap_or(file))?,
         };
         took.push((Step::Check, clock::now().since(before)));
         Ok(release)
@@ -232,7 +261,7 @@ impl Guests {
             match &source {
                 Source::Current => promoted.back().cloned(),
                 Source::Earlier(wanted) => promoted.iter().find(|release| release.id == *wanted).cloned(),
-                Source::Manifest | Source::File(_) => None,
+                Source::Manifest | Source::File(_) | Source::Configured { .. } => None,
             }
         };
         let release = match (held, source) {
@@ -242,6 +271,18 @@ impl Guests {
                 return Err(PrepareFailure { step: Step::Read, reason });
             }
             (None, Source::File(file)) => self.spec.load(&self.engine, &file, &mut took).await?,
+            (None, Source::Configured { component: Some(file), config }) => {
+                self.spec.with(config)?.load(&self.engine, &file, &mut took).await?
+            }
+            (None, Source::Configured { component: None, config }) => {
+                let running = lock(&self.promoted).back().cloned();
+                let running = running.ok_or_else(|| PrepareFailure {
+                    step: Step::Read,
+                    reason: "no component runs yet whose configuration could be changed".to_owned(),
+                })?;
+                let (component, worker) = (running.linked.component(), running.tasks.component());
+                self.spec.with(config)?.link(component, worker, &running.file, &mut took)?
+            }
             (None, Source::Current | Source::Manifest) => {
                 self.spec.load(&self.engine, &self.spec.component, &mut took).await?
             }
@@ -343,6 +384,16 @@ impl Guests {
             };
             WorkerPool::new(release.tasks.clone(), self.spec.pool, Arc::new(hosts))
         });
+        if let Some(pool) = pool.as_ref().filter(|_| !self.spec.probation.is_zero()) {
+            let (mailbox, group) = (self.node.mailbox.clone(), self.group.name.clone());
+            self.runtime.spawn(outcomes::report(
+                mailbox,
+                group,
+                release.id.clone(),
+                pool.outcomes(),
+                self.spec.probation,
+            ));
+        }
         if let Some(old) = self.group.set_pool(pool) {
             let deadline = self.spec.drain;
             self.runtime.spawn(async move { old.drain(deadline).await });

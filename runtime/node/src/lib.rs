@@ -15,6 +15,7 @@ mod guests;
 mod host;
 mod identity;
 pub mod manifest;
+mod outcomes;
 pub mod peers;
 mod run;
 pub mod scenario;

@@ -150,7 +150,7 @@ impl Control for Scripted {
     }
 
     fn swap(&self, group: GroupName, request: SwapRequest) -> Answer<'_, SwapReport> {
-        assert!(request.component.is_absolute());
+        assert!(request.component.is_none_or(|path| path.is_absolute()));
         let outcome = if group.as_str() == "rolled-back" { SwapOutcome::RolledBack } else { SwapOutcome::Committed };
         Box::pin(self.answer(group, report(outcome)))
     }
@@ -290,6 +290,8 @@ async fn each_call_reaches_the_node() {
 
     let swap = served.post(&format!("{base}/swap"), SWAP).await;
     assert_eq!((swap.status, &swap.json()["outcome"]), (200, &json!("committed")));
+    let configured = served.post(&format!("{base}/swap"), r#"{"config":{"workers":"4"}}"#).await;
+    assert_eq!(configured.status, 200);
 
     assert_eq!(served.post(&format!("{base}/resign"), "").await.status, 204);
 
@@ -370,6 +372,8 @@ async fn requests_that_make_no_sense_are_refused_in_json() {
         (served.post(swap, "{}").await, 400),
         (served.post(swap, r#"{"component":"/a","force":true}"#).await, 400),
         (served.post(swap, r#"{"component":"relative.wasm"}"#).await, 400),
+        (served.post(swap, r#"{"config":{}}"#).await, 400),
+        (served.post(swap, r#"{"config":{"workers":4}}"#).await, 400),
         (served.post(swap, &large).await, 413),
         (served.raw(&plain).await, 415),
         (served.get("/v1/nodes/node-1/groups/g/state/value").await, 400),

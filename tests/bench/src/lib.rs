@@ -2,9 +2,13 @@
 //! ZooKeeper, in turn. What is timed is the product as it ships: fenced claim and guest callback included.
 
 pub mod bed;
+pub mod big;
+pub mod callback;
+pub mod callers;
 pub mod failover;
 pub mod field;
 pub mod footprint;
 pub mod handover;
 pub mod registry;
 pub mod report;
+pub mod swap;

@@ -1,5 +1,5 @@
 //! The benchmarks' command line; `tests/bench.sh` builds and runs it.
-#![allow(clippy::print_stdout, reason = "that is what it is for")]
+#![allow(clippy::print_stdout, clippy::print_stderr, reason = "that is what it is for")]
 
 use std::time::Duration;
 
@@ -8,7 +8,7 @@ use bellwether_bench::failover::Fate;
 use bellwether_bench::field::{Kind, Layout, zookeeper};
 use bellwether_bench::handover::Rest;
 use bellwether_bench::report::{Row, summary};
-use bellwether_bench::{failover, footprint, handover, registry};
+use bellwether_bench::{callback, failover, footprint, handover, registry, swap};
 use bellwether_tests::peers_tools::Recipe;
 use clap::{Parser, ValueEnum};
 
@@ -22,6 +22,10 @@ enum Name {
     Registry,
     /// Memory, threads and time to start of one candidate
     Footprint,
+    /// For how long a swap holds callbacks up, and what callers notice of compiling
+    Swap,
+    /// What a call into a guest costs
+    Callback,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -65,6 +69,15 @@ struct Options {
     /// failover, footprint: how many trials in each round
     #[arg(long, default_value_t = 5)]
     trials: usize,
+    /// swap: what the state has, in KiB
+    #[arg(long, value_delimiter = ',', default_value = "0,64,1024")]
+    states: Vec<usize>,
+    /// swap: tasks a second
+    #[arg(long, default_value_t = 2000, value_parser = clap::value_parser!(u64).range(1..=100_000))]
+    rate: u64,
+    /// swap: the code of the component that is compiled, in KiB
+    #[arg(long, default_value_t = 4096)]
+    code: usize,
     /// The session timeout T, in milliseconds; ZooKeeper's tickTime is 200
     #[arg(long, default_value_t = 3000)]
     timeout: u64,
@@ -126,6 +139,24 @@ fn main() -> Result<()> {
                     let measured = registry::run(*kind, &server, &format!("{members}"), plan)?;
                     tell(Row::registry(*members, round, *kind, &measured));
                 }
+            }
+        }
+        if wanted(Name::Swap) {
+            let (rate, rest) = (options.rate, pause);
+            for state in options.states.iter().map(|kib| kib << 10) {
+                let plan = swap::Plan { state, swaps: options.operations, rest, rate };
+                let measured = swap::run(&server, &state.to_string(), &plan)?;
+                tell(Row::swap(state, round, &measured));
+                measured.failed.iter().for_each(|(why, calls)| eprintln!("{calls} calls failed: {why}"));
+            }
+            let quiet = Duration::from_secs(5);
+            let measured = swap::compile(&server, "big", rate, options.code << 10, quiet)?;
+            tell(Row::compile(round, &measured));
+            measured.failed.iter().for_each(|(why, calls)| eprintln!("{calls} calls failed: {why}"));
+        }
+        if wanted(Name::Callback) {
+            for (how, apart) in [("on one thread", false), ("across threads", true)] {
+                tell(Row::callback(how, round, &callback::run(&[0, 1, 100, 1000], apart, 200_000)?));
             }
         }
         if wanted(Name::Footprint) {

@@ -10,7 +10,7 @@ use crate::failover::Trial;
 use crate::field::{Kind, Layout};
 use crate::footprint::Footprint;
 use crate::handover::Measured;
-use crate::registry;
+use crate::{callback, registry, swap};
 
 fn ms(time: Duration) -> f64 {
     time.as_secs_f64() * 1e3
@@ -92,6 +92,48 @@ impl Row {
             ("threads", most(|one| one.threads as u64) as f64),
         ];
         Self::new("footprint".to_owned(), round, kind, figures)
+    }
+
+    /// Of swaps with a state of so many bytes.
+    #[must_use]
+    pub fn swap(state: usize, round: usize, measured: &swap::Measured) -> Self {
+        let [quiet, swapping] = &measured.callers;
+        let figures = vec![
+            ("pause p50 ms", ms(measured.pauses.percentile(50))),
+            ("pause p99 ms", ms(measured.pauses.percentile(99))),
+            ("callers' p99 ms", ms(quiet.percentile(99))),
+            ("during swaps ms", ms(swapping.percentile(99))),
+            ("calls", (quiet.len() + swapping.len()) as f64),
+            ("failed", measured.failed.values().sum::<usize>() as f64),
+        ];
+        Self::new(format!("swap {} KiB", state >> 10), round, Kind::Bellwether, figures)
+    }
+
+    /// Of a compilation beside callers.
+    #[must_use]
+    pub fn compile(round: usize, measured: &swap::Compiling) -> Self {
+        let [quiet, compiling] = measured.callers.each_ref().map(|figures| figures.percentile(99));
+        let figures = vec![
+            ("compile s", measured.took.as_secs_f64()),
+            ("callers' p50 ms", ms(measured.callers[0].percentile(50))),
+            ("while compiling ms", ms(measured.callers[1].percentile(50))),
+            ("callers' p99 ms", ms(quiet)),
+            ("while compiling ms", ms(compiling)),
+            ("p99 with/without", compiling.as_secs_f64() / quiet.as_secs_f64()),
+            ("failed", measured.failed.values().sum::<usize>() as f64),
+        ];
+        Self::new("swap, compiling".to_owned(), round, Kind::Bellwether, figures)
+    }
+
+    /// Of calls into a guest.
+    #[must_use]
+    pub fn callback(how: &str, round: usize, measured: &[callback::Measured]) -> Self {
+        let figures: Vec<_> = measured
+            .iter()
+            .map(|one| (format!("{} members µs", one.members), one.median().as_secs_f64() * 1e6))
+            .collect();
+        let figures = figures.iter().map(|(name, figure)| (name.as_str(), *figure)).collect();
+        Self::new(format!("callback {how}"), round, Kind::Bellwether, figures)
     }
 
     fn new(what: String, round: usize, kind: Kind, figures: Vec<(&str, f64)>) -> Self {

@@ -1,12 +1,13 @@
 //! The benchmarks in a short form, so that they do not rot. Counts and order are asserted, never times.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use anyhow::Result;
 use bellwether_bench::failover::{self, Fate};
 use bellwether_bench::field::{Change, Kind, Layout, zookeeper};
 use bellwether_bench::handover::{self, Rest};
-use bellwether_bench::{footprint, registry};
+use bellwether_bench::{callback, footprint, registry, swap};
 
 /// Short, for what waits for the end of a session.
 const TIMEOUT: Duration = Duration::from_secs(3);
@@ -69,6 +70,31 @@ fn a_join_costs_the_same_however_many_members_there_are() -> Result<()> {
         assert_eq!(measured.times.len(), 5);
         // For each the list and the new member, and a few heartbeats and pings meanwhile; never the others again.
         assert!((2 * 5..100).contains(&measured.read), "{measured:?}");
+    }
+    Ok(())
+}
+
+#[test]
+fn swaps_are_measured_while_every_call_is_answered() -> Result<()> {
+    let server = zookeeper()?;
+    for state in [0, 64 << 10] {
+        let plan = swap::Plan { state, swaps: 10, rest: Duration::from_millis(20), rate: 200 };
+        let measured = swap::run(&server, &state.to_string(), &plan)?;
+        assert_eq!((measured.pauses.len(), &measured.failed), (10, &BTreeMap::new()));
+        assert!(measured.callers.iter().all(|calls| !calls.is_empty()), "{measured:?}");
+    }
+    let compiling = swap::compile(&server, "small", 200, 64 << 10, Duration::from_millis(200))?;
+    assert_eq!(compiling.failed, BTreeMap::new());
+    assert!(compiling.callers.iter().all(|calls| !calls.is_empty()), "{compiling:?}");
+    Ok(())
+}
+
+#[test]
+fn calls_into_a_guest_are_measured() -> Result<()> {
+    for apart in [false, true] {
+        let measured = callback::run(&[0, 100], apart, 200)?;
+        assert_eq!(measured.iter().map(|one| one.members).collect::<Vec<_>>(), [0, 100]);
+        assert!(measured.iter().all(|one| !one.median().is_zero()), "{measured:?}");
     }
     Ok(())
 }

@@ -120,7 +120,7 @@ impl World {
             Source::File(path) => release(path.to_string_lossy().parse().unwrap_or(FIRST)),
             Source::Earlier(earlier) => earlier,
             Source::Manifest => release(FIRST),
-            Source::Current => side.running.clone().unwrap_or_else(|| release(FIRST)),
+            Source::Current | Source::Configured { .. } => side.running.clone().unwrap_or_else(|| release(FIRST)),
         };
         let observer = self.profile.observer;
         let exports = Exports { worker: true, ticker: true, handover: self.profile.handover, observer };

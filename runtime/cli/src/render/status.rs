@@ -140,6 +140,12 @@ pub fn swap(report: &SwapReport) -> String {
         let reason = report.reason.as_deref().map(|reason| format!(" ({})", one_line(reason))).unwrap_or_default();
         text.push_str(&format!("{step}{reason}"));
     }
+    if report.rollback
+        && report.outcome == SwapOutcome::Committed
+        && let Some(why) = &report.reason
+    {
+        text.push_str(&format!(" because {}", one_line(why)));
+    }
     if let Some(us) = report.pause_us {
         text.push_str(&format!(", callbacks waited {:.2} ms", us as f64 / 1e3));
     }

@@ -1,3 +1,4 @@
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use bellwether_node::admin::{SwapReport, SwapRequest};
@@ -13,18 +14,27 @@ Examples:
   bellwether swap wordcount v2.wasm
   bellwether swap wordcount v2.wasm --node node-1     where one process runs several nodes
   bellwether swap wordcount v2.wasm --json
+  bellwether swap wordcount --config workers=4 --config log=all
+                                                      the component that runs, configured otherwise
 
-It waits for the outcome. If any step before the commit fails, the old release goes on untouched, and the exit code is 1.";
+Each swap begins with the manifest's configuration: of an earlier --config nothing is kept. A component and a configuration that run
+already are not swapped. It waits for the outcome. If any step before the commit fails, the old release goes on untouched, and the exit code is 1.";
 
-/// Swap a group's component for another on a running node, without losing leadership, state or work
+/// Swap a group's component or configuration for another on a running node, without losing leadership, state or work
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub struct Args {
     /// The group
     group: String,
 
-    /// The new component (.wasm); the node reads it, so it must be readable by the user who runs the node
-    file: PathBuf,
+    /// The new component (.wasm); the node reads it, so it must be readable by the user who runs the node. Without it, the
+    /// component that runs
+    #[arg(required_unless_present = "config")]
+    file: Option<PathBuf>,
+
+    /// A setting of the guest that takes the place of the manifest's, or stands beside those; may be repeated
+    #[arg(long, value_name = "KEY=VALUE", value_parser = setting)]
+    config: Vec<(String, String)>,
 
     /// Write the report as JSON, also of a swap that was rolled back
     #[arg(long)]
@@ -32,10 +42,17 @@ pub struct Args {
 }
 
 pub async fn run(args: &Args, global: &Global) -> Result<(), Failure> {
-    let component = absolute(&args.file)?;
+    let component = args.file.as_deref().map(absolute).transpose()?;
+    let mut config = BTreeMap::new();
+    for (key, value) in &args.config {
+        if config.insert(key.clone(), value.clone()).is_some() {
+            let what = format!("--config sets {key:?} twice");
+            return Err(Failure::new(Exit::Usage, what).help("give each setting one value"));
+        }
+    }
     let client = find::client(global)?;
     let call = find::group(&client, global, &args.group, Prefer::Only).await?;
-    match client.post_long::<SwapReport>(&call.then("swap"), &SwapRequest { component }).await {
+    match client.post_long::<SwapReport>(&call.then("swap"), &SwapRequest { component, config }).await {
         Ok(report) if args.json => output::json(&report),
         Ok(report) => output::text(&format!("{}: {}", args.group, render::status::swap(&report))),
         Err(error) => {
@@ -46,6 +63,14 @@ pub async fn run(args: &Args, global: &Global) -> Result<(), Failure> {
             }
             Err(error.into())
         }
+    }
+}
+
+fn setting(text: &str) -> Result<(String, String), &'static str> {
+    match text.split_once('=') {
+        Some(("", _)) => Err("the setting has no name before the `=`"),
+        Some((key, value)) => Ok((key.to_owned(), value.to_owned())),
+        None => Err("a setting is KEY=VALUE; `KEY=` sets it to nothing"),
     }
 }
 

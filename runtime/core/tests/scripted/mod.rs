@@ -1,5 +1,7 @@
 //! A node and everything around it in one value: a server, guests and an adapter that answer at once.
 
+#![allow(dead_code, reason = "each test binary uses a part of it")]
+
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
@@ -7,7 +9,7 @@ use std::time::Duration;
 use bellwether_core::callback::{CallFailure, Callback, Exports, Prepared, Returned};
 use bellwether_core::command::Command;
 use bellwether_core::config::{ElectionFormat, FailurePolicy, GroupConfig, NodeConfig, Probation, StateAccess, Watch};
-use bellwether_core::event::{Event, SessionEvent};
+use bellwether_core::event::{Event, SessionEvent, Source};
 use bellwether_core::id::{Generation, GroupName, Guid, NodeId, ReleaseId, SessionId};
 use bellwether_core::node::Node;
 use bellwether_core::request::{CreateMode, Op, Reply, Request, RequestError, Stat};
@@ -21,6 +23,14 @@ pub const SESSION: SessionId = SessionId(7);
 struct Znode {
     data: Arc<[u8]>,
     stat: Stat,
+}
+
+/// How a guest answers that nothing is wrong with.
+pub fn well(callback: &Callback) -> Result<Returned, CallFailure> {
+    Ok(match callback {
+        Callback::Snapshot => Returned::Snapshot(Arc::from([])),
+        _ => Returned::Done,
+    })
 }
 
 /// A node `a` with session timeout 6 s and tickTime 2 s, and its surroundings.
@@ -48,6 +58,11 @@ pub struct World {
 impl World {
     /// A node that leads all of these groups.
     pub fn leading(groups: &[&str]) -> Self {
+        Self::with_probation(groups, Probation::default())
+    }
+
+    /// The same, with releases that prove themselves in this way.
+    pub fn with_probation(groups: &[&str], probation: Probation) -> Self {
         let config = NodeConfig {
             id: NodeId::new("a").unwrap(),
             guid: Guid::new(&"0".repeat(32)).unwrap(),
@@ -69,14 +84,14 @@ impl World {
             tick: None,
             callback: Duration::from_secs(5),
             on_failure: FailurePolicy::default(),
-            probation: Probation::default(),
+            probation,
             state: StateAccess::Leader,
         });
         let mut world = Self {
             node: Node::new(config, configs).unwrap(),
             now: Duration::from_secs(1),
             log: Vec::new(),
-            answer_call: |_| Ok(Returned::Done),
+            answer_call: well,
             denied: "",
             deny_in: "",
             broken: |_| false,
@@ -97,7 +112,8 @@ impl World {
         Moment::from_boot(self.now)
     }
 
-    fn status(&self, group: &str) -> GroupStatus {
+    /// What the node says of a group.
+    pub fn status(&self, group: &str) -> GroupStatus {
         let status = self.node.status(self.at());
         status.groups.into_iter().find(|status| status.name.as_str() == group).unwrap()
     }
@@ -209,9 +225,13 @@ impl World {
                 let result = self.serve(request);
                 Event::Session { generation, event: SessionEvent::Answered { tag, result } }
             }
-            Command::Prepare { group, instance, .. } => {
+            Command::Prepare { group, instance, source } => {
                 let exports = Exports { handover: true, ..Exports::default() };
-                let release = ReleaseId(format!("r{}", instance.0).into());
+                let release = match source {
+                    Source::File(file) => ReleaseId(file.display().to_string().into()),
+                    Source::Earlier(release) => release,
+                    _ => ReleaseId(format!("r{}", instance.0).into()),
+                };
                 let prepared = Prepared { instance, release, digest: "d".into(), exports, took: Arc::from([]) };
                 Event::Prepared { group, instance, result: Ok(prepared) }
             }

@@ -1,5 +1,6 @@
 //! What the admin API asks of the node.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -19,8 +20,12 @@ pub type Answer<'a, T> = BoxFuture<'a, Result<T, ControlError>>;
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct SwapRequest {
-    /// The component's file: an absolute path on the node's machine, read by the node.
-    pub component: PathBuf,
+    /// The component's file: an absolute path on the node's machine, read by the node. Without one, the component that runs.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub component: Option<PathBuf>,
+    /// Settings that take the place of the manifest's, or stand beside them.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub config: BTreeMap<String, String>,
 }
 
 /// One node, as the admin API sees it. No method may block; the API gives up waiting for reads after a few seconds.

@@ -23,7 +23,7 @@ use super::status::{
 };
 use super::{VERSION_HEADER, metrics};
 
-/// The largest body of a request: all that is ever sent is a path.
+/// The largest body of a request: all that is ever sent is a path and a few settings.
 const MAX_BODY: usize = 64 << 10;
 
 /// What the calls share.
@@ -160,7 +160,7 @@ async fn swap(
     request: Result<Json<SwapRequest>, JsonRejection>,
 ) -> Reply<Json<SwapReport>> {
     let Json(request) = request.map_err(|rejected| {
-        let hint = "send {\"component\": \"/absolute/path.wasm\"} as application/json";
+        let hint = "send {\"component\": \"/absolute/path.wasm\"}, {\"config\": {\"key\": \"value\"}} or both as application/json";
         // The framework's 422 for a body of another shape would read as a swap that failed.
         let status = match rejected.status() {
             StatusCode::UNPROCESSABLE_ENTITY => StatusCode::BAD_REQUEST,
@@ -168,10 +168,13 @@ async fn swap(
         };
         Problem::bad(status, format!("{}; {hint}", rejected.body_text()))
     })?;
-    if !request.component.is_absolute() {
+    if let Some(path) = request.component.as_ref().filter(|path| !path.is_absolute()) {
         // The node's working directory is not the asker's: a relative path would mean another file.
-        let path = request.component.display();
+        let path = path.display();
         return Err(ControlError::BadRequest(format!("the component's path must be absolute, not {path}")).into());
+    }
+    if request.component.is_none() && request.config.is_empty() {
+        return Err(ControlError::BadRequest("nothing to swap: give `component`, `config` or both".into()).into());
     }
     let node = api.node(&node)?;
     let wait = api.options.swap;

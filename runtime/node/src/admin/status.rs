@@ -151,7 +151,7 @@ pub struct SwapReport {
     pub outcome: SwapOutcome,
     /// The step that failed, if it was rolled back.
     pub step: Option<Step>,
-    /// Why it was rolled back, for a person.
+    /// Why it was rolled back, or why the node went back by itself, for a person.
     pub reason: Option<String>,
     /// When it ended (or began, while it runs), in milliseconds since the node's start.
     pub at_ms: u64,

@@ -13,6 +13,9 @@ use secrecy::SecretString;
 use super::address::{Connect, HostPort};
 use crate::admin::AdminAddress;
 
+/// Settings of a group, names and values together: they are part of a release.
+pub(crate) const MAX_CONFIG: usize = 256 << 10;
+
 /// A whole manifest. All paths are absolute.
 #[derive(Debug, Clone)]
 pub struct Manifest {

@@ -377,4 +377,11 @@ pub(super) struct RawProbation {
     /// How many callbacks may fail in that time, 0 to 1000; one more takes the node back to the release before.
     #[schemars(range(min = 0, max = 1000), extend("default" = 0))]
     pub failures: Option<u32>,
+    /// Which part of the tasks, and of the callbacks, may fail in that time, 0.0 to 1.0; more takes the node back as well. At 1.0 all of
+    /// them may.
+    #[schemars(extend("minimum" = 0.0, "maximum" = 1.0, "default" = 0.5))]
+    pub error_rate: Option<f64>,
+    /// How many tasks, or callbacks, must have ended before their `error_rate` counts, 1 to 1000000.
+    #[schemars(range(min = 1, max = 1_000_000), extend("default" = 20))]
+    pub at_least: Option<u32>,
 }

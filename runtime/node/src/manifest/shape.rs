@@ -280,7 +280,9 @@ fn alternative<'s>(schema: &'s Value, value: &DeValue<'_>) -> Option<&'s Value> 
         DeValue::Array(_) => "array",
         DeValue::Table(_) => "object",
     };
-    (schema["type"] == kind).then_some(schema)
+    // Whoever may write a number may write a whole one.
+    let whole = kind == "integer" && schema["type"] == "number";
+    (schema["type"] == kind || whole).then_some(schema)
 }
 
 fn types(schema: &Value) -> Vec<&str> {

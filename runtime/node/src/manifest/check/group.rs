@@ -5,14 +5,14 @@ use std::num::NonZero;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use bellwether_core::config::{ElectionFormat, FailurePolicy, LastResort, Probation, TickConfig, Watch};
+use bellwether_core::config::{ElectionFormat, FailurePolicy, LastResort, Probation, Rate, TickConfig, Watch};
 use bellwether_core::id::GroupName;
 use bellwether_guest::grants::{FileMode, FolderGrant, Grants, StateGrant};
 use bellwether_guest::limits::Limits;
 
 use super::super::address;
 use super::super::document::child;
-use super::super::model::{Group, Worker};
+use super::super::model::{Group, MAX_CONFIG, Worker};
 use super::super::raw::{
     RawElectionFormat, RawEnv, RawFileMode, RawFolder, RawGrants, RawGroup, RawLastResort, RawLimits, RawOnFailure,
     RawProbation, RawSetting, RawStateGrant, RawTick, RawTickWhen, RawWatch, RawWorker,
@@ -26,8 +26,6 @@ const KIB: u64 = 1 << 10;
 const MIB: u64 = 1 << 20;
 const GIB: u64 = 1 << 30;
 
-/// Settings of a group, names and values together: they are part of a release.
-const MAX_CONFIG: usize = 256 << 10;
 const MAX_LABELS: usize = 32;
 const MAX_LABEL_NAME: usize = 64;
 const MAX_LABEL_VALUE: usize = 256;
@@ -351,7 +349,22 @@ fn probation(cx: &mut Context<'_>, at: &str, raw: RawProbation) -> Probation {
     Probation {
         lasts: cx.duration(&child(at, "lasts"), raw.lasts, default.lasts, Duration::ZERO..=DAY),
         failures: raw.failures.unwrap_or(default.failures),
+        error_rate: error_rate(cx, &child(at, "error_rate"), raw.error_rate).unwrap_or(default.error_rate),
+        at_least: raw.at_least.unwrap_or(default.at_least),
     }
+}
+
+fn error_rate(cx: &mut Context<'_>, at: &str, raw: Option<f64>) -> Option<Rate> {
+    let fraction = raw?;
+    let rate = Rate::new(fraction);
+    if rate.is_none() {
+        cx.tell(
+            cx.problem(at, format!("`{at}` must be 0.0 to 1.0, not {}", toml::Value::Float(fraction)))
+                .because("this is not a part of a whole")
+                .help("write a fraction: half of the tasks is `error_rate = 0.5`; at 1.0 all of them may fail"),
+        );
+    }
+    rate
 }
 
 fn on_failure(cx: &mut Context<'_>, at: &str, raw: RawOnFailure) -> FailurePolicy {
