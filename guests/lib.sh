@@ -1,0 +1,102 @@
+# shellcheck shell=bash
+# What the guests' build scripts share. Sourced by guests/*/build.sh, never run; the caller has set -euo pipefail.
+#
+# Tools and packages are kept in target/guest-tools, components and what is generated for them in guests/target/languages: only
+# Debian's packages are installed outside of this repository, and nothing is generated among the sources.
+
+root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+# shellcheck source=../examples/lib.sh
+. "$root/examples/lib.sh"
+
+tools=$root/target/guest-tools
+languages=$root/guests/target/languages
+# What is installed by cargo, npm and pip; each is one version, known to work.
+wit_bindgen=0.61.0
+
+# begin LANGUAGE : takes the language's lock and makes its folder, $work. If the component is there and was made of the sources
+# as they are, says where it is and ends the script.
+begin() {
+    language=$1
+    work=$languages/$language
+    component=$languages/$language.wasm
+    mkdir -p "$work" "$tools"
+    # Whoever builds the same at the same time waits, and then finds it done.
+    exec 9>"$work.lock"
+    flock 9
+    stamp=$(cd "$root" && find "guests/$language" guests/lib.sh wit -type f ! -name '*.md' -print0 | sort -z | xargs -0 sha256sum)
+    [ "$language" != rust ] || stamp+=$(cd "$root" && sha256sum guests/Cargo.toml guests/Cargo.lock)
+    if [ -f "$component" ] && [ "$stamp" = "$(cat "$work.stamp" 2>/dev/null)" ]; then
+        echo "$component"
+        exit 0
+    fi
+    rm -f "$work.stamp"
+    say "building the guest in $language"
+}
+
+# finish FILE : makes FILE the component.
+finish() {
+    mv "$1" "$component"
+    printf '%s' "$stamp" >"$work.stamp"
+    echo "$component"
+}
+
+# tool NAME VERSION COMMAND... : has COMMAND install something, once for each version, in a folder of its own: $tools/NAME. What
+# others install at the same time waits.
+tool() {
+    local folder=$tools/$1 version=$2
+    shift 2
+    (
+        flock 8
+        [ "$version" = "$(cat "$folder/.version" 2>/dev/null)" ] && exit 0
+        rm -rf "$folder"
+        mkdir -p "$folder"
+        say "installing ${folder##*/} $version below target/"
+        # Not `"$@" || die`: to the left of an `||` bash would go on after what fails.
+        set +e
+        (set -e; "$@") </dev/null >&2
+        local status=$?
+        set -e
+        [ "$status" -eq 0 ] || die "${folder##*/} $version could not be installed (see above); the guest in $language needs it"
+        printf '%s' "$version" >"$folder/.version"
+    ) 8>"$tools/.${folder##*/}.lock"
+}
+
+install_wit_bindgen() {
+    # Settings for the host's programs and the caller's target folder are not meant for this.
+    env -u RUSTFLAGS -u CARGO_ENCODED_RUSTFLAGS -u CARGO_BUILD_TARGET -u CARGO_TARGET_DIR -u RUSTC_WRAPPER \
+        cargo install --quiet --locked --no-default-features --features c,go --version "$wit_bindgen" --root "$tools/wit-bindgen" \
+        wit-bindgen-cli
+}
+
+# need_wit_bindgen : the generator of bindings for C and Go; sets $bindgen.
+need_wit_bindgen() {
+    command -v cargo >/dev/null || die "Rust is needed for wit-bindgen: https://rustup.rs"
+    tool wit-bindgen "$wit_bindgen" install_wit_bindgen
+    bindgen=$tools/wit-bindgen/bin/wit-bindgen
+}
+
+install_npm_package() { npm install --prefix "$1" --no-audit --no-fund --no-update-notifier "$2"; }
+
+# need_npm_package NAME VERSION : below $tools/NAME; sets $programs to the folder of its commands.
+need_npm_package() {
+    need_command node nodejs
+    need_command npm npm
+    local major
+    major=$(node -p 'process.versions.node.split(".")[0]')
+    [ "$major" -ge 18 ] || die "Node.js $major is too old for $1: 18 is needed"
+    tool "$1" "$2" install_npm_package "$tools/$1" "$1@$2"
+    programs=$tools/$1/node_modules/.bin
+}
+
+install_pypi_package() {
+    python3 -m venv "$1"
+    "$1/bin/python" -m pip install --quiet --disable-pip-version-check "$2"
+}
+
+# need_pypi_package NAME VERSION : in an environment of its own, $tools/NAME; sets $programs to the folder of its commands.
+need_pypi_package() {
+    need_command python3 python3
+    python3 -c 'import ensurepip, venv' 2>/dev/null || need_packages python3-venv
+    tool "$1" "$2" install_pypi_package "$tools/$1" "$1==$2"
+    programs=$tools/$1/bin
+}
