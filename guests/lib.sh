@@ -10,8 +10,6 @@ root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 
 tools=$root/target/guest-tools
 languages=$root/guests/target/languages
-# What is installed by cargo, npm and pip; each is one version, known to work.
-wit_bindgen=0.61.0
 
 # begin LANGUAGE : takes the language's lock and makes its folder, $work. If the component is there and was made of the sources
 # as they are, says where it is and ends the script.
@@ -23,7 +21,7 @@ begin() {
     # Whoever builds the same at the same time waits, and then finds it done.
     exec 9>"$work.lock"
     flock 9
-    stamp=$(cd "$root" && find "guests/$language" guests/lib.sh wit -type f ! -name '*.md' -print0 | sort -z | xargs -0 sha256sum)
+    stamp=$(cd "$root" && find "guests/$language" guests/lib.sh guests/tools/src guests/tools/Cargo.lock wit -type f ! -name '*.md' -print0 | sort -z | xargs -0 sha256sum)
     [ "$language" != rust ] || stamp+=$(cd "$root" && sha256sum guests/Cargo.toml guests/Cargo.lock)
     if [ -f "$component" ] && [ "$stamp" = "$(cat "$work.stamp" 2>/dev/null)" ]; then
         echo "$component"
@@ -61,18 +59,44 @@ tool() {
     ) 8>"$tools/.${folder##*/}.lock"
 }
 
-install_wit_bindgen() {
-    # Settings for the host's programs and the caller's target folder are not meant for this.
-    env -u RUSTFLAGS -u CARGO_ENCODED_RUSTFLAGS -u CARGO_BUILD_TARGET -u CARGO_TARGET_DIR -u RUSTC_WRAPPER \
-        cargo install --quiet --locked --no-default-features --features c,go --version "$wit_bindgen" --root "$tools/wit-bindgen" \
-        wit-bindgen-cli
+# need_guest_tools : what makes bindings and components for C and Go (guests/tools); sets $guest_tools.
+need_guest_tools() {
+    command -v cargo >/dev/null || die "Rust is needed for the bindings: https://rustup.rs"
+    # Settings for the host's programs are not meant for this; cargo's own lock keeps two builds apart.
+    env -u RUSTFLAGS -u CARGO_ENCODED_RUSTFLAGS -u CARGO_BUILD_TARGET -u RUSTC_WRAPPER CARGO_TARGET_DIR="$tools/guest-tools" \
+        cargo build --quiet --locked --manifest-path "$root/guests/tools/Cargo.toml" </dev/null >&2
+    guest_tools=$tools/guest-tools/debug/guest-tools
 }
 
-# need_wit_bindgen : the generator of bindings for C and Go; sets $bindgen.
-need_wit_bindgen() {
-    command -v cargo >/dev/null || die "Rust is needed for wit-bindgen: https://rustup.rs"
-    tool wit-bindgen "$wit_bindgen" install_wit_bindgen
-    bindgen=$tools/wit-bindgen/bin/wit-bindgen
+install_wasi_libc() {
+    local folder=$1 apt mirror
+    # The mirror that this machine has bookworm itself from.
+    mirror=$(apt-get indextargets --format '$(REPO_URI)' 'Created-By: Packages' 'Codename: bookworm' 'Label: Debian' | head -n 1)
+    [ -n "$mirror" ] || die "apt-get knows no mirror of Debian's bookworm"
+    # The lists of its backports in a folder of their own: what else this machine installs is not touched.
+    mkdir -p "$folder/lists/partial" "$folder/cache/archives/partial"
+    echo "deb [signed-by=/usr/share/keyrings/debian-archive-keyring.gpg] $mirror bookworm-backports main" >"$folder/sources.list"
+    apt=(-q -o "Dir::Etc::sourcelist=$folder/sources.list" -o Dir::Etc::sourceparts=/dev/null -o "Dir::State::lists=$folder/lists"
+        -o "Dir::Cache=$folder/cache" -o APT::Get::List-Cleanup=0 -o "APT::Sandbox::User=$(id -un)")
+    apt-get "${apt[@]}" update
+    (cd "$folder" && apt-get "${apt[@]}" download "wasi-libc=$2")
+    dpkg-deb -x "$folder"/wasi-libc_*.deb "$folder"
+    rm -rf "$folder/lists" "$folder/cache" "$folder"/*.deb
+}
+
+# need_wasi_libc : C's library for WASI 0.2; sets $wasi_libc to what clang takes as --sysroot. The package of Debian's bookworm is too old: the
+# one in its backports is unpacked below target/.
+need_wasi_libc() {
+    local release version='0.0~git20240708.3f43ea9-2~bpo12+1'
+    release=$(. /etc/os-release && echo "${VERSION_CODENAME:-}")
+    wasi_libc=/usr
+    if [ "$release" = bookworm ]; then
+        tool wasi-libc "$version" install_wasi_libc "$tools/wasi-libc" "$version"
+        wasi_libc=$tools/wasi-libc/usr
+    else
+        need_packages wasi-libc
+    fi
+    [ -f "$wasi_libc/lib/wasm32-wasip2/libc.a" ] || die "$wasi_libc has no C library for wasm32-wasip2: Debian's package wasi-libc of 2024 or later has"
 }
 
 install_npm_package() { npm install --prefix "$1" --no-audit --no-fund --no-update-notifier "$2"; }

@@ -34,17 +34,24 @@ const bytes = (text) => Uint8Array.from(text, (character) => character.charCodeA
 const text = (bytes) => Array.from(bytes, (byte) => String.fromCharCode(byte)).join("");
 const log = (level, message) => logging.log(level, "sums", message);
 
+// componentize-qjs takes a u32 for signed: beyond 2^31 it comes as a negative number, and must go back as one.
+const unsigned = (version) => version >>> 0;
+const signed = (version) => version | 0;
+
 // A case of a variant, such as { tag: "stale-epoch", val: 9 }, as the contract has it: "stale-epoch: 9".
 function words(variant) {
-  return "val" in variant ? `${variant.tag}: ${variant.val ?? "none"}` : variant.tag;
+  const { tag, val } = variant;
+  if (tag === "conflict") return `conflict: ${val === null ? "none" : unsigned(val)}`;
+  return "val" in variant ? `${tag}: ${val}` : tag;
 }
 
-// Calls an import; what it throws is an error of the contract's, and becomes ours.
+// Calls an import. It throws an Error that carries the contract's error as its payload; that becomes ours.
 function attempt(what, call) {
   try {
     return call();
   } catch (error) {
-    throw `${what}: ${words(error)}`;
+    if (error.payload === undefined) throw error;
+    throw `${what}: ${words(error.payload)}`;
   }
 }
 
@@ -73,7 +80,7 @@ function load() {
   const [version, , ...rest] = text(entry.value).split(" ");
   const loaded = version === "1" ? parse(rest) : null;
   if (loaded === null) throw "the total in the state is not of version 1";
-  loaded.version = entry.version;
+  loaded.version = unsigned(entry.version);
   return loaded;
 }
 
@@ -99,12 +106,12 @@ function handOut(work) {
 
 function save() {
   const { version } = progress;
-  const expect = version === null ? { tag: "absent" } : { tag: "version", val: version };
+  const expect = version === null ? { tag: "absent" } : { tag: "version", val: signed(version) };
   const value = bytes([1, "javascript", ...fields(progress)].join(" "));
   const unsaved = progress;
   // Should it fail, what is there is unknown: the next tick reads it.
   progress = null;
-  unsaved.version = attempt("the total was not saved", () => state.put("total", value, expect));
+  unsaved.version = unsigned(attempt("the total was not saved", () => state.put("total", value, expect)));
   unsaved.unsaved = 0;
   progress = unsaved;
 }
