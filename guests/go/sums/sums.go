@@ -214,6 +214,7 @@ func capacity(member bellwether_runtime_types.Member) int {
 
 // OnElected is lifecycle.on-elected.
 func OnElected(leadership bellwether_runtime_lifecycle.Leadership) result {
+	defer collect()
 	jobs, err := setting("until", mostJobs, mostJobs)
 	if err != nil {
 		return resultOf(err)
@@ -239,6 +240,7 @@ func OnElected(leadership bellwether_runtime_lifecycle.Leadership) result {
 
 // OnDemoted is lifecycle.on-demoted.
 func OnDemoted(reason bellwether_runtime_lifecycle.DemotionReason) result {
+	defer collect()
 	leading, known = false, nil
 	words := [...]string{"resigned", "lease-lost", "session-lost", "superseded", "stopping", "failed: "}[reason.Tag()]
 	if reason.Tag() == bellwether_runtime_lifecycle.DemotionReasonFailed {
@@ -250,6 +252,7 @@ func OnDemoted(reason bellwether_runtime_lifecycle.DemotionReason) result {
 
 // OnMembersChanged is lifecycle.on-members-changed.
 func OnMembersChanged(change bellwether_runtime_lifecycle.Membership) result {
+	defer collect()
 	for _, member := range slices.Concat(change.Joined, change.Changed) {
 		// A copy: a name shall not keep a whole message in memory.
 		members[strings.Clone(member.Id)] = capacity(member)
@@ -270,6 +273,7 @@ func OnMembersChanged(change bellwether_runtime_lifecycle.Membership) result {
 
 // OnTick is ticker.on-tick.
 func OnTick() result {
+	defer collect()
 	if !leading {
 		return resultOf(nil)
 	}
@@ -278,6 +282,7 @@ func OnTick() result {
 
 // Handle is worker.handle.
 func Handle(task bellwether_runtime_worker.Task) witTypes.Result[[]uint8, string] {
+	defer collect()
 	argument, isJob := strings.CutPrefix(string(task.Payload), "square ")
 	job, fits := number(argument, 0, mostU32)
 	if !isJob || !fits {
@@ -293,6 +298,7 @@ func Handle(task bellwether_runtime_worker.Task) witTypes.Result[[]uint8, string
 
 // Snapshot is handover.snapshot.
 func Snapshot() []uint8 {
+	defer collect()
 	if known == nil {
 		return []byte("1")
 	}
@@ -301,6 +307,7 @@ func Snapshot() []uint8 {
 
 // Restore is handover.restore.
 func Restore(state []uint8) result {
+	defer collect()
 	if string(state) == "1" {
 		known = nil
 		return resultOf(nil)

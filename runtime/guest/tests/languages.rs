@@ -272,6 +272,33 @@ async fn tasks(language: &'static str) {
     compare(language, "tasks", &guest.sheet.take(language), include_str!("languages/tasks.txt"));
 }
 
+/// Many calls with much to carry: nothing is lost, and memory stays within the usual limit however often its collector has to run.
+async fn long_life(language: &'static str) {
+    let guest = Guest::new(language, &[]).await;
+    let ids: Vec<String> = (0..100).map(|n| format!("n{n}")).collect();
+    let all: Vec<(&str, Option<&str>)> = ids.iter().map(|id| (id.as_str(), Some("1"))).collect();
+    guest.call(elected(Cause::Election)).await;
+    guest.call(members(1, &all, &[], &[])).await;
+    guest.sheet.take(language);
+    let mut payload = b"square ".to_vec();
+    payload.resize(256 << 10, b'7');
+    for round in 0..600 {
+        guest.call(members(round + 2, &[], &all, &[])).await;
+        guest.tick().await;
+        guest.call(Callback::Restore(vec![b'1'; 64 << 10].into())).await;
+        guest.work(if round % 8 == 0 { &payload } else { b"square 7" }, Some(7)).await;
+        let done = guest.sheet.take(language);
+        assert!(
+            !done.contains("LOST") && done.contains(&format!("jobs {} ", round * 100 + 1)),
+            "{language}, {round}: {done}"
+        );
+    }
+    guest.call(Callback::Snapshot).await;
+    let done = guest.sheet.take(language);
+    let sum: u64 = (1..=60_000_u64).map(|job| job * job).sum();
+    assert_eq!(done, format!("snapshot\n= 1 599 0 60001 {sum}\n"), "{language}");
+}
+
 macro_rules! each_language {
     ($($language:ident)*) => {$(
         mod $language {
@@ -290,6 +317,11 @@ macro_rules! each_language {
             #[tokio::test]
             async fn takes_over_from_each() {
                 super::handovers(NAME).await;
+            }
+
+            #[tokio::test]
+            async fn lives_long() {
+                super::long_life(NAME).await;
             }
 
             #[tokio::test]
