@@ -62,3 +62,13 @@ build_guests() {
     env -u RUSTFLAGS -u CARGO_ENCODED_RUSTFLAGS -u CARGO_BUILD_TARGET -u RUSTC_WRAPPER CARGO_TARGET_DIR="$root/guests/target" \
         cargo build --locked --release --target wasm32-wasip2 --manifest-path "$root/guests/Cargo.toml" "$@"
 }
+
+# build_languages ROOT : has the guest that is written in several languages (guests/README.md) built in each of them, installing what that takes. A
+# language that cannot be had does not keep the others from being built; the names of those are printed.
+build_languages() {
+    local root=$1 script
+    [ "${BELLWETHER_TEST_GUESTS:-}" = prebuilt ] && return
+    for script in "$root"/guests/*/build.sh; do
+        "$script" </dev/null >/dev/null || basename "$(dirname "$script")"
+    done
+}

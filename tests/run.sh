@@ -4,7 +4,8 @@
 #   tests/run.sh [FILTER]
 #
 # Installs, if missing: Rust's target wasm32-wasip2 (by rustup) and the packages zookeeper, libcurator-recipes-java,
-# iproute2, iptables, libfaketime, jq and a JDK (by apt-get, as root or by sudo). Prints a summary and fails if anything did.
+# iproute2, iptables, libfaketime, jq and a JDK (by apt-get, as root or by sudo), and what the guests in other languages than Rust need: see
+# guests/*/build.sh. Prints a summary and fails if anything did.
 set -euo pipefail
 
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
@@ -51,6 +52,10 @@ if [ "$filter" != quickstart ]; then
     need_command javac default-jdk-headless
     say "building the guests"
     build_guests "$root"
+    for language in $(build_languages "$root"); do
+        failed=$((failed + 1))
+        problems+=("the guest in $language: it could not be built")
+    done
     # They are: the tests need not build them again, one by one.
     export BELLWETHER_TEST_GUESTS=prebuilt
     run "the runtime" cargo test --locked --workspace --no-fail-fast -- ${filter:+"$filter"}

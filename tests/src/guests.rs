@@ -83,3 +83,40 @@ fn build(name: &str) -> Result<(), String> {
     };
     Err(format!("the guest {name} in {} does not build:\n{said}{help}", folder.display()))
 }
+
+/// The languages that the guest of `guests/README.md`, the sums, is written in: the folders of `guests/`.
+pub const LANGUAGES: [&str; 5] = ["rust", "c", "javascript", "python", "go"];
+
+/// The component of the sums in this language, built by its `build.sh`, which does nothing when nothing has changed; it is called once a
+/// process. `BELLWETHER_TEST_GUESTS=prebuilt` counts here too.
+///
+/// # Panics
+/// When it does not build, as when the language's tools are missing and cannot be installed; the message says what the script said.
+#[must_use]
+pub fn language(name: &str) -> PathBuf {
+    static BUILT: Mutex<BTreeMap<String, Result<(), String>>> = Mutex::new(BTreeMap::new());
+    let mut built = BUILT.lock().unwrap_or_else(PoisonError::into_inner);
+    let result = built.entry(name.to_owned()).or_insert_with(|| build_language(name)).clone();
+    drop(built);
+    if let Err(error) = result {
+        panic!("{error}");
+    }
+    let file = folder().join(format!("target/languages/{name}.wasm"));
+    assert!(file.is_file(), "there is no component {}: guests/{name}/build.sh makes it", file.display());
+    file
+}
+
+fn build_language(name: &str) -> Result<(), String> {
+    if std::env::var_os("BELLWETHER_TEST_GUESTS").is_some_and(|how| how == "prebuilt") {
+        return Ok(());
+    }
+    let script = folder().join(name).join("build.sh");
+    let failed = |why: &str| format!("the guest in {name} does not build ({}): {why}", script.display());
+    let mut command = Command::new(&script);
+    command.current_dir(folder()).stdin(std::process::Stdio::null());
+    let output = command.output().map_err(|error| failed(&format!("the script did not start: {error}")))?;
+    if output.status.success() {
+        return Ok(());
+    }
+    Err(failed(&format!("{}\n{}", output.status, String::from_utf8_lossy(&output.stderr))))
+}
