@@ -1,6 +1,6 @@
 //! What happens to a node: everything that reaches the core comes as one of these, in one order.
 
-use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::callback::{CallFailure, PrepareFailure, Prepared, Returned};
@@ -60,8 +60,9 @@ pub enum Source {
     Current,
     /// The release that the group ran before, in a fresh instance.
     Earlier(ReleaseId),
-    /// The component in this file, with the manifest's configuration, grants and limits.
-    File(PathBuf),
+    /// The component of this reference (a path, an address, an image, a digest), with the manifest's configuration, grants
+    /// and limits.
+    Component(Arc<str>),
 }
 
 /// Who asks for something.

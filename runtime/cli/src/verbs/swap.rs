@@ -1,17 +1,19 @@
 use std::path::{Path, PathBuf};
 
 use bellwether_node::admin::{SwapReport, SwapRequest};
+use bellwether_node::source::Reference;
 
 use crate::args::Global;
 use crate::client::CallError;
 use crate::exit::{Exit, Failure};
 use crate::find::{self, Prefer};
-use crate::{output, render};
+use crate::{node, output, render};
 
 const EXAMPLES: &str = "\
 Examples:
   bellwether swap wordcount v2.wasm
   bellwether swap wordcount v2.wasm --node node-1     where one process runs several nodes
+  bellwether swap wordcount oci://registry.example/wordcount:v2
   bellwether swap wordcount v2.wasm --json
 
 It waits for the outcome. If any step before the commit fails, the old release goes on untouched, and the exit code is 1.";
@@ -23,8 +25,9 @@ pub struct Args {
     /// The group
     group: String,
 
-    /// The new component (.wasm); the node reads it, so it must be readable by the user who runs the node
-    file: PathBuf,
+    /// The new component: a file, which must be readable by the user who runs the node, "https://host/x.wasm#sha256=HEX",
+    /// "oci://registry/repository:tag" (or "@sha256:HEX"), or "sha256:HEX" for what the node or another one has
+    component: String,
 
     /// Write the report as JSON, also of a swap that was rolled back
     #[arg(long)]
@@ -32,7 +35,10 @@ pub struct Args {
 }
 
 pub async fn run(args: &Args, global: &Global) -> Result<(), Failure> {
-    let component = absolute(&args.file)?;
+    let component = match node::reference(&args.component)? {
+        Reference::File(file) => Reference::File(absolute(&file)?),
+        elsewhere => elsewhere,
+    };
     let client = find::client(global)?;
     let call = find::group(&client, global, &args.group, Prefer::Only).await?;
     match client.post_long::<SwapReport>(&call.then("swap"), &SwapRequest { component }).await {

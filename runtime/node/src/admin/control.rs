@@ -1,11 +1,11 @@
 //! What the admin API asks of the node.
 
-use std::path::PathBuf;
 use std::sync::Arc;
 
 use bellwether_core::id::{GroupName, NodeId};
 use bellwether_core::member::Member;
 use bellwether_core::state::Entry;
+use bellwether_source::Reference;
 use futures::future::BoxFuture;
 use serde::{Deserialize, Serialize};
 
@@ -19,8 +19,8 @@ pub type Answer<'a, T> = BoxFuture<'a, Result<T, ControlError>>;
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct SwapRequest {
-    /// The component's file: an absolute path on the node's machine, read by the node.
-    pub component: PathBuf,
+    /// What names the component: an absolute path on the node's machine, read by the node; an address; an image; a digest.
+    pub component: Reference,
 }
 
 /// One node, as the admin API sees it. No method may block; the API gives up waiting for reads after a few seconds.

@@ -168,9 +168,9 @@ async fn swap(
         };
         Problem::bad(status, format!("{}; {hint}", rejected.body_text()))
     })?;
-    if !request.component.is_absolute() {
+    if let Some(path) = request.component.file().filter(|path| !path.is_absolute()) {
         // The node's working directory is not the asker's: a relative path would mean another file.
-        let path = request.component.display();
+        let path = path.display();
         return Err(ControlError::BadRequest(format!("the component's path must be absolute, not {path}")).into());
     }
     let node = api.node(&node)?;
