@@ -4,7 +4,7 @@
 #   tests/run.sh [FILTER]
 #
 # Installs, if missing: Rust's target wasm32-wasip2 (by rustup) and the packages zookeeper, libcurator-recipes-java,
-# iproute2, iptables, jq and a JDK (by apt-get, as root or by sudo). Prints a summary and fails if anything did.
+# docker-registry, iproute2, iptables, jq and a JDK (by apt-get, as root or by sudo). Prints a summary and fails if anything did.
 set -euo pipefail
 
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
@@ -47,7 +47,7 @@ run() {
 need_rust
 need_command jq jq
 if [ "$filter" != quickstart ]; then
-    need_packages zookeeper libcurator-recipes-java iproute2 iptables
+    need_packages zookeeper libcurator-recipes-java docker-registry iproute2 iptables
     need_command javac default-jdk-headless
     say "building the guests"
     build_guests "$root"

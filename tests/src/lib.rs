@@ -9,6 +9,7 @@ pub mod measure;
 pub mod net;
 pub mod peers_tools;
 pub mod proxy;
+pub mod registry;
 pub mod script;
 pub mod znodes;
 pub mod zookeeper;

@@ -220,13 +220,17 @@ fn reason(error: &reqwest::Error) -> String {
         if let Some(tls) = error.downcast_ref::<Rustls>() {
             return of_tls(tls);
         }
-        if let Some(io) = error.downcast_ref::<std::io::Error>() {
-            if let Some(tls) = io.get_ref().and_then(|inner| inner.downcast_ref::<Rustls>()) {
-                return of_tls(tls);
-            }
+        // An error of a socket hides what it holds from `source`, and may hold another of its kind.
+        let mut held = error.downcast_ref::<std::io::Error>();
+        while let Some(io) = held {
             if io.kind() == std::io::ErrorKind::ConnectionRefused {
                 return "connection refused".to_owned();
             }
+            let inner = io.get_ref();
+            if let Some(tls) = inner.and_then(|inner| inner.downcast_ref::<Rustls>()) {
+                return of_tls(tls);
+            }
+            held = inner.and_then(|inner| inner.downcast_ref());
         }
         innermost = Some(error);
         next = error.source();
