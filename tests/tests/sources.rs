@@ -6,8 +6,9 @@ use anyhow::{Context, Result, ensure};
 use bellwether_tests::cli::Cli;
 use bellwether_tests::cluster::{Cluster, Node};
 use bellwether_tests::guests::{guest, guest_bytes};
+use bellwether_tests::net::Net;
 use bellwether_tests::registry::{Registry, digest};
-use bellwether_tests::zookeeper::Server;
+use bellwether_tests::zookeeper::{Options, Server};
 use serde_json::Value;
 
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -170,6 +171,9 @@ fn a_node_that_lacks_a_component_takes_it_from_another() -> Result<()> {
     assert!(report["step"] == "fetch" && reason.contains(&absent) && reason.contains(&from), "{report}");
     assert!(reason.contains("this node's store: it is not there"), "{reason}");
 
+    let checked = Cli::new().run(["check", &lacking.manifest().display().to_string()])?.ok()?;
+    assert!(checked.contains(&component), "{checked}");
+
     // From now on it needs nobody.
     holder.kill();
     lacking.restart()?;
@@ -177,6 +181,32 @@ fn a_node_that_lacks_a_component_takes_it_from_another() -> Result<()> {
         (cluster.node(1).role("g").as_deref() == Some("leader")).then_some(())
     })?;
     assert_eq!(running(lacking), Some(component));
+    Ok(())
+}
+
+#[test]
+fn components_are_not_given_to_whoever_reaches_the_port() -> Result<()> {
+    let net = Net::start(2)?;
+    let zookeeper = Server::start_on(&net, 0, &Options::default())?;
+    let hosts: Vec<String> = (0..2).map(|host| net.address(host).to_string()).collect();
+    let enter: Vec<Vec<String>> = (0..2).map(|host| net.enter(host)).collect();
+    let cluster = Cluster::builder(zookeeper.address())
+        .nodes(2)
+        .wrapper(move |index| enter[index].clone())
+        .node("advertise = \"ADDRESS:0\"\n")
+        .group("g", guest("minimal"), "")
+        .prepare()?;
+    for (node, host) in cluster.nodes().iter().zip(hosts) {
+        let manifest = std::fs::read_to_string(node.manifest())?.replace("ADDRESS", &host);
+        std::fs::write(node.manifest(), manifest)?;
+        node.start()?;
+    }
+    cluster.wait_ready()?;
+    let leader = cluster.wait_leader("g")?;
+    assert_eq!(swap(cluster.node(leader), &guest("probe").display().to_string())?["outcome"], "committed");
+    let report = swap(cluster.node(1 - leader), &digest(&guest_bytes("probe")))?;
+    let reason = report["reason"].as_str().unwrap_or_default();
+    assert!(report["step"] == "fetch" && reason.contains("show a certificate"), "{report}");
     Ok(())
 }
 

@@ -5,13 +5,14 @@ use std::fmt;
 use bellwether_core::callback::PrepareFailure;
 use bellwether_core::id::GroupName;
 use bellwether_guest::{Component, Description, Engine, EngineOptions};
+use bellwether_source::store::Store;
 use bellwether_source::{Options, Reference, Sources};
 use serde::Serialize;
 
 use crate::error::{NodeError, NodeErrorKind};
 use crate::guests::{Asked, ReleaseSpec, compile};
 use crate::manifest::Manifest;
-use crate::start::without_store;
+use crate::start::sources_with;
 
 /// What was found about some components.
 #[derive(Debug, Serialize)]
@@ -90,13 +91,16 @@ fn engine() -> Result<Engine, NodeError> {
 }
 
 /// Checks the components that a manifest names, against the contract, the manifest's grants and its signatures. What comes from
-/// elsewhere is fetched, and not kept.
+/// elsewhere is fetched, or taken from the node's store where there is one.
 ///
 /// # Errors
 /// When the engine cannot run on this machine. What is wrong with a component stands in the report.
 pub async fn check(manifest: &Manifest) -> Result<CheckReport, NodeError> {
     let engine = engine()?;
-    let sources = without_store(manifest, None)?;
+    // To check makes no folders; a store that is there may hold what nothing else has.
+    let folder = manifest.node.data_dir.join("store");
+    let store = folder.is_dir().then(|| Store::open(&folder, manifest.store.max).ok()).flatten();
+    let sources = sources_with(manifest, store)?;
     let mut components = Vec::new();
     for group in &manifest.groups {
         let spec = ReleaseSpec::new(group, std::time::Duration::ZERO);

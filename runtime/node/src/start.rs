@@ -334,11 +334,11 @@ pub(crate) fn sources(manifest: &Manifest) -> Result<Sources, NodeError> {
     let store = Store::open(&manifest.node.data_dir.join("store"), manifest.store.max).map_err(|error| {
         local(format!("{error}\n  help: it lies in `node.data_dir`: set that to a folder that belongs to this user and can be written to"))
     })?;
-    without_store(manifest, Some(store))
+    sources_with(manifest, Some(store))
 }
 
 /// The same with another store, or none.
-pub(crate) fn without_store(manifest: &Manifest, store: Option<Store>) -> Result<Sources, NodeError> {
+pub(crate) fn sources_with(manifest: &Manifest, store: Option<Store>) -> Result<Sources, NodeError> {
     let limits = Limits { total: manifest.sources.timeout, ..Limits::default() };
     let options = Options { ca: manifest.sources.ca.clone(), limits, trust: manifest.signatures.clone() };
     Sources::new(store, options).map_err(|error| local(error.to_string()))

@@ -15,7 +15,7 @@ Examples:
   bellwether check oci://registry.example/wordcount:v2
   bellwether check target/wasm32-wasip2/release/guest.wasm
 
-It touches neither a coordinator nor a running node. What comes from elsewhere is fetched, and not kept. Exit codes: 3 for a bad manifest, 4 for a bad component.";
+It touches neither a coordinator nor a running node. What comes from elsewhere is fetched. Exit codes: 3 for a bad manifest, 4 for a bad component.";
 
 /// Check a manifest and its components, or one component, without running anything
 #[derive(Debug, clap::Args)]
