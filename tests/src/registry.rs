@@ -11,17 +11,14 @@ use anyhow::{Context, Result, bail, ensure};
 use sha2::{Digest, Sha256};
 use tempfile::TempDir;
 
+use crate::cluster::process::SUPERVISE;
+
 const INSTALL: &str = "apt-get install -y --no-install-recommends docker-registry";
 const PROGRAM: &str = "/usr/bin/docker-registry";
 /// How long it may take until it answers.
 const START: Duration = Duration::from_secs(30);
 /// How long it may take to answer one request.
 const ANSWER: Duration = Duration::from_secs(10);
-
-/// Kills the program when its input ends without a word: when the test process ends, in whatever way.
-const SUPERVISE: &str = r#"exec 3<&0
-{ read -r word <&3 || kill -9 $$; } </dev/null >/dev/null 2>&1 &
-exec "$@" </dev/null 3<&-"#;
 
 /// A registry. Dropping it ends it.
 #[derive(Debug)]

@@ -1,5 +1,7 @@
 //! Components that come from elsewhere: a real registry, other nodes, the store of a node that starts again.
 
+#![allow(clippy::unwrap_used, reason = "the server is shared with tests that fail by panicking")]
+
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
@@ -10,6 +12,9 @@ use bellwether_tests::net::Net;
 use bellwether_tests::registry::{Registry, digest};
 use bellwether_tests::zookeeper::{Options, Server};
 use serde_json::Value;
+
+#[path = "../../runtime/source/tests/support/mod.rs"]
+mod support;
 
 const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -156,20 +161,19 @@ fn a_node_that_lacks_a_component_takes_it_from_another() -> Result<()> {
             && line.json.pointer("/fields/from").and_then(Value::as_str) == Some(from.as_str())
     })?;
 
-    // What nobody runs is given by nobody, though it lies in the other's store.
-    let other = guest("probe").display().to_string();
-    for _ in 0..4 {
-        let back = [other.clone(), guest("minimal").display().to_string()];
-        for to in back {
-            assert_eq!(swap(holder, &to)?["outcome"], "committed");
-        }
+    // The release before is given too: the other can go back to it.
+    for to in ["probe", "minimal"] {
+        assert_eq!(swap(holder, &guest(to).display().to_string())?["outcome"], "committed");
     }
-    assert_eq!(swap(lacking, &digest(&guest_bytes("probe")))?["outcome"], "committed", "it can go back to that");
-    let absent = digest(b"nobody has this");
+    assert_eq!(swap(lacking, &digest(&guest_bytes("probe")))?["outcome"], "committed");
+    // What merely lies in its store is not.
+    let lying = b"no group runs this";
+    let absent = digest(lying);
+    std::fs::write(holder.folder().join("data/store/sha256").join(&absent["sha256:".len()..]), lying)?;
     let report = swap(lacking, &absent)?;
     let reason = report["reason"].as_str().unwrap_or_default().to_owned();
     assert!(report["step"] == "fetch" && reason.contains(&absent) && reason.contains(&from), "{report}");
-    assert!(reason.contains("this node's store: it is not there"), "{reason}");
+    assert!(reason.contains("this node's store: it is not there") && reason.contains("does not hold"), "{reason}");
 
     let checked = Cli::new().run(["check", &lacking.manifest().display().to_string()])?.ok()?;
     assert!(checked.contains(&component), "{checked}");
@@ -181,6 +185,49 @@ fn a_node_that_lacks_a_component_takes_it_from_another() -> Result<()> {
         (cluster.node(1).role("g").as_deref() == Some("leader")).then_some(())
     })?;
     assert_eq!(running(lacking), Some(component));
+    Ok(())
+}
+
+#[test]
+fn an_address_is_taken_at_its_digest_and_its_server_by_its_authority() -> Result<()> {
+    let zookeeper = Server::start()?;
+    let component = guest_bytes("minimal");
+    let served = component.clone();
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
+    let server = runtime.block_on(support::Server::start(true, move |request| match request.path.as_str() {
+        "/minimal.wasm" => support::Reply::Bytes(served.clone()),
+        "/torn.wasm" => support::Reply::Short(served.len(), served[..99].to_vec()),
+        _ => support::Reply::Status(404, String::new(), Vec::new()),
+    }));
+    let named = |name: &str, component: &[u8]| {
+        let hex = digest(component)["sha256:".len()..].to_owned();
+        format!("https://localhost:{}/{name}#sha256={hex}", server.address.port())
+    };
+    let trust = format!("\n[sources]\nca = {:?}\n", server.ca.display().to_string());
+    let cluster = Cluster::builder(zookeeper.address())
+        .coordination(&trust)
+        .group("g", named("minimal.wasm", &component), "")
+        .start()?;
+    cluster.wait_leader("g")?;
+    let node = cluster.node(0);
+    assert_eq!(running(node), Some(digest(&component)));
+    let probe = guest_bytes("probe");
+    for (name, why) in
+        [("minimal.wasm", "replaced, cut short or tampered with"), ("torn.wasm", "broke off"), ("x", "404")]
+    {
+        let report = swap(node, &named(name, &probe))?;
+        let reason = report["reason"].as_str().unwrap_or_default();
+        assert!(report["step"] == "fetch" && reason.contains(why), "{name}: {report}");
+    }
+    assert_eq!(running(node), Some(digest(&component)));
+    // Whoever does not know the authority does not take it from there.
+    let checked = Cli::new().run(["check", &named("minimal.wasm", &component)])?;
+    assert!(checked.code() == Some(4) && checked.stdout.contains("[sources] ca"), "{}", checked.stdout);
+    // The server is gone, the component is not.
+    drop(runtime);
+    node.restart()?;
+    cluster.wait_leader("g")?;
+    assert_eq!(running(node), Some(digest(&component)));
     Ok(())
 }
 

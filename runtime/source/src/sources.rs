@@ -193,12 +193,12 @@ impl Sources {
             return None;
         }
         let mut wanted = trail.expected.or(said);
-        if let Some(digest) = wanted {
-            if let Some(artifact) = self.from_store(trail, digest, trail.reference.clone()).await {
-                return Some(artifact);
-            }
+        if let Some(digest) = wanted
+            && let Some(artifact) = self.in_store(trail, digest, trail.reference.clone()).await
+        {
+            return Some(artifact);
         }
-        if let Some(artifact) = self.from_named(trail, wanted).await {
+        if let Some(artifact) = self.where_named(trail, wanted).await {
             return Some(artifact);
         }
         if wanted.is_none()
@@ -212,11 +212,11 @@ impl Sources {
             );
             wanted = Some(record.digest);
             let resolved = record.resolved.parse().unwrap_or_else(|_| trail.reference.clone());
-            if let Some(artifact) = self.from_store(trail, record.digest, resolved).await {
+            if let Some(artifact) = self.in_store(trail, record.digest, resolved).await {
                 return Some(artifact);
             }
         }
-        self.from_holders(trail, wanted?).await
+        self.at_others(trail, wanted?).await
     }
 
     async fn last(&self, reference: &Reference) -> Option<crate::store::Record> {
@@ -226,7 +226,7 @@ impl Sources {
         blocking(move || store.recorded(&reference)).await?
     }
 
-    async fn from_store(&self, trail: &mut Trail<'_>, digest: Digest, resolved: Reference) -> Option<Artifact> {
+    async fn in_store(&self, trail: &mut Trail<'_>, digest: Digest, resolved: Reference) -> Option<Artifact> {
         let store = self.0.store.clone()?;
         let held = blocking(move || store.get(&digest).map(|bytes| (bytes, store.signatures(&digest)))).await.flatten();
         let Some((bytes, signatures)) = held else {
@@ -236,7 +236,7 @@ impl Sources {
         self.accept(trail, Found { digest, bytes, signatures, resolved, from: "store".into() }).await
     }
 
-    async fn from_named(&self, trail: &mut Trail<'_>, wanted: Option<Digest>) -> Option<Artifact> {
+    async fn where_named(&self, trail: &mut Trail<'_>, wanted: Option<Digest>) -> Option<Artifact> {
         let limits = &self.0.http.limits;
         let reference = trail.reference.clone();
         let (place, found) = match &reference {
@@ -257,7 +257,7 @@ impl Sources {
                 let place = format!("the registry {}", image.registry());
                 match registry::resolve(&self.0.http, image).await {
                     Err(why) => (place, Err(why)),
-                    Ok(resolved) => return self.from_registry(trail, wanted, place, resolved).await,
+                    Ok(resolved) => return self.in_registry(trail, wanted, place, resolved).await,
                 }
             }
         };
@@ -286,7 +286,7 @@ impl Sources {
         }
     }
 
-    async fn from_registry(
+    async fn in_registry(
         &self,
         trail: &mut Trail<'_>,
         wanted: Option<Digest>,
@@ -323,7 +323,7 @@ impl Sources {
         self.accept(trail, Found { digest, bytes, signatures, resolved: reference, from: from.into() }).await
     }
 
-    async fn from_holders(&self, trail: &mut Trail<'_>, digest: Digest) -> Option<Artifact> {
+    async fn at_others(&self, trail: &mut Trail<'_>, digest: Digest) -> Option<Artifact> {
         let Some(holders) = self.0.holders.get() else {
             trail.attempts.push(Attempt::new("other nodes", "none can be asked here"));
             return None;
