@@ -177,3 +177,35 @@ fn records_are_bounded_and_the_newest_stay() {
     fs::write(path, b"{").unwrap();
     assert_eq!(store.recorded(&reference(MAX_RECORDS + 2)), None, "a torn record is as good as none");
 }
+
+#[test]
+fn many_at_once_in_a_small_store_never_see_half_a_component_or_lose_what_they_need() {
+    let folder = tempfile::tempdir().unwrap();
+    let component = |n: u8| vec![n; 1000 + usize::from(n)];
+    // Each has a store of its own, as a process has: room for three of twelve.
+    std::thread::scope(|scope| {
+        for user in 0..4_u8 {
+            let (path, component) = (folder.path(), &component);
+            scope.spawn(move || {
+                let store = open(path, 3 * 1024);
+                let mine = Digest::of(&component(user));
+                let _pin = store.pin(mine, "g");
+                put(&store, &component(user));
+                for round in 0..12_u8 {
+                    let other = component((user * 5 + round) % 12);
+                    put(&store, &other);
+                    if let Some(found) = store.get(&Digest::of(&other)) {
+                        assert_eq!(found, other);
+                    }
+                    assert!(store.get(&mine).is_some(), "user {user} lost its own in round {round}");
+                }
+            });
+        }
+    });
+    let store = open(folder.path(), 3 * 1024);
+    assert_eq!(store.verify().unwrap(), []);
+    store.clean().unwrap();
+    assert_eq!(digests(&store), []);
+    let left: Vec<_> = fs::read_dir(store.components()).unwrap().flatten().map(|entry| entry.file_name()).collect();
+    assert!(left.is_empty(), "{left:?}");
+}
