@@ -4,7 +4,7 @@
 #   tests/run.sh [FILTER]
 #
 # Installs, if missing: Rust's target wasm32-wasip2 (by rustup) and the packages zookeeper, libcurator-recipes-java,
-# iproute2, iptables, libfaketime, jq and a JDK (by apt-get, as root or by sudo), and what the guests in other languages than Rust need: see
+# iproute2, iptables, libfaketime, docker-registry, jq and a JDK (by apt-get, as root or by sudo), and what the guests in other languages than Rust need: see
 # guests/*/build.sh. Prints a summary and fails if anything did.
 set -euo pipefail
 
@@ -48,7 +48,7 @@ run() {
 need_rust
 need_command jq jq
 if [ "$filter" != quickstart ]; then
-    need_packages zookeeper libcurator-recipes-java iproute2 iptables libfaketime
+    need_packages zookeeper libcurator-recipes-java docker-registry iproute2 iptables libfaketime
     need_command javac default-jdk-headless
     say "building the guests"
     build_guests "$root"

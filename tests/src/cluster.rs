@@ -17,7 +17,7 @@
 
 mod log;
 mod node;
-mod process;
+pub(crate) mod process;
 
 use std::fmt::{Display, Write as _};
 use std::path::{Path, PathBuf};

@@ -11,6 +11,7 @@ pub mod net;
 pub mod overlap;
 pub mod peers_tools;
 pub mod proxy;
+pub mod registry;
 pub mod relay;
 pub mod script;
 pub mod settings;

@@ -81,7 +81,7 @@ fn usage() -> Result<()> {
         (&["rum"], &["unrecognized subcommand 'rum'", "run"]),
         (&["run", "--nodes", "3"], &["unexpected argument '--nodes'"]),
         (&["dev", "--nodes", "0"], &["0 is not in 1..=64"]),
-        (&["swap", "g"], &["<FILE>"]),
+        (&["swap", "g"], &["<COMPONENT>"]),
         (&["status", "--admin", "10.0.0.1:80"], &["10.0.0.1:80", "not a loopback address"]),
         (&["run", "--log", "info,["], &["no log filter"]),
     ];

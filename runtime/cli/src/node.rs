@@ -7,6 +7,8 @@ use std::pin::Pin;
 use bellwether_node::admin::AdminAddress;
 use bellwether_node::manifest::{Manifest, ManifestError};
 use bellwether_node::scenario::TestOptions;
+use bellwether_node::source::store::Store;
+use bellwether_node::source::{BadReference, Reference};
 use bellwether_node::{DevOptions, NodeError, NodeErrorKind, RunOptions};
 
 use crate::exit::{Exit, Failure};
@@ -23,6 +25,20 @@ pub fn load(path: &Path, color: bool) -> Result<Manifest, Failure> {
 pub fn admin_address(path: &Path, color: bool) -> Result<AdminAddress, Failure> {
     let admin = load(path, color)?.node.admin.to_string();
     admin.parse().map_err(|error| Failure::new(Exit::Manifest, "the manifest's `node.admin` cannot be used").why(error))
+}
+
+/// What names a component; a relative path begins here.
+pub fn reference(text: &str) -> Result<Reference, Failure> {
+    text.parse().map_err(|error: BadReference| {
+        Failure::new(Exit::Usage, "this does not name a component").why(error.why).help(error.help)
+    })
+}
+
+/// The store of a manifest's node.
+pub fn store(path: &Path, color: bool) -> Result<Store, Failure> {
+    let manifest = load(path, color)?;
+    Store::open(&manifest.node.data_dir.join("store"), manifest.store.max)
+        .map_err(|error| Failure::new(Exit::Local, error.to_string()))
 }
 
 /// Runs one node until `shutdown`.
@@ -66,8 +82,8 @@ pub async fn check(manifest: &Manifest) -> Result<Checked, Failure> {
 }
 
 /// Checks one component against the contract.
-pub async fn check_component(path: &Path) -> Result<Checked, Failure> {
-    let report = bellwether_node::check_component(path).await.map_err(|error| failure(&error))?;
+pub async fn check_component(component: &Reference) -> Result<Checked, Failure> {
+    let report = bellwether_node::check_component(component).await.map_err(|error| failure(&error))?;
     checked(&report, report.to_string(), report.is_good())
 }
 

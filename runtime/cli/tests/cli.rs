@@ -85,7 +85,10 @@ impl Control for Scripted {
         Box::pin(async move {
             // Without a component the settings decide.
             let good = match &request.component {
-                Some(file) => std::fs::read(file).is_ok_and(|bytes| bytes == b"good"),
+                Some(component) => {
+                    let file = component.file();
+                    file.and_then(|file| std::fs::read(file).ok()).is_some_and(|bytes| bytes == b"good")
+                }
                 None => request.config.get("mood").is_some_and(|mood| mood == "good=1"),
             };
             let report = SwapReport {

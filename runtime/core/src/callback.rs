@@ -172,6 +172,10 @@ pub struct Prepared {
 pub enum Step {
     /// Reading the component.
     Read,
+    /// Having it come from elsewhere: the node's store, an address, a registry, another node.
+    Fetch,
+    /// Comparing it with its digest, and checking who vouches for it.
+    Verify,
     /// Compiling it.
     Compile,
     /// Checking it against the contract and the grants.
@@ -192,6 +196,8 @@ impl fmt::Display for Step {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Read => "read",
+            Self::Fetch => "fetch",
+            Self::Verify => "verify",
             Self::Compile => "compile",
             Self::Check => "check",
             Self::Instantiate => "instantiate",

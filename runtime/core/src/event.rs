@@ -1,7 +1,7 @@
 //! What happens to a node: everything that reaches the core comes as one of these, in one order.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::callback::{CallFailure, PrepareFailure, Prepared, Returned};
@@ -62,12 +62,13 @@ pub enum Source {
     Current,
     /// The release that the group ran before, in a fresh instance.
     Earlier(ReleaseId),
-    /// The component in this file, with the manifest's configuration, grants and limits.
-    File(PathBuf),
+    /// The component of this reference (a path, an address, an image, a digest), with the manifest's configuration, grants
+    /// and limits.
+    Component(Arc<str>),
     /// The same with other settings: those of the manifest, changed by these.
     Configured {
-        /// The component's file; none for the component that runs.
-        component: Option<PathBuf>,
+        /// What names the component; none for the component that runs.
+        component: Option<Arc<str>>,
         /// The settings that are not the manifest's.
         config: BTreeMap<String, String>,
     },

@@ -34,7 +34,7 @@ fn a_snapshot_that_is_refused_leaves_the_old_instance_as_it_was() {
         Callback::Snapshot => Err(CallFailure::Refused("the snapshot is too large".into())),
         _ => Ok(Returned::Done),
     };
-    let ask = Ask::Swap(Source::File("next.wasm".into()));
+    let ask = Ask::Swap(Source::Component("next.wasm".into()));
     world.event(Event::Ask { group: group("g"), request: RequestId(1), asker: Asker::Operator, ask });
     let answered = |command: &Command| {
         matches!(command, Command::Answer { answer: Answer::Swapped(SwapOutcome::RolledBack(_)), .. })

@@ -21,7 +21,7 @@ fn group() -> GroupName {
 /// Swaps to the release of this name; gives the outcome.
 fn swap(world: &mut World, name: &str) -> SwapOutcome {
     let from = world.log.len();
-    let ask = Ask::Swap(Source::File(name.into()));
+    let ask = Ask::Swap(Source::Component(name.into()));
     world.event(Event::Ask { group: group(), request: RequestId(1), asker: Asker::Operator, ask });
     let mut answers = world.log[from..].iter().filter_map(|command| match command {
         Command::Answer { answer: Answer::Swapped(outcome), .. } => Some(outcome.clone()),

@@ -1,7 +1,6 @@
 //! What the admin API can ask of a running node.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -13,6 +12,7 @@ use bellwether_core::member::{Leader, Member};
 use bellwether_core::state::{Entry, StateOp, StateReply};
 use bellwether_core::status::{Role as CoreRole, SessionState as CoreSession, Status};
 use bellwether_core::time::Moment;
+use bellwether_source::Reference;
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use tokio::sync::{mpsc, oneshot};
@@ -153,8 +153,7 @@ impl NodeControl {
 
     async fn group_status(&self, group: &bellwether_core::status::GroupStatus) -> GroupStatus {
         let shared = self.shared.groups.get(&group.name);
-        let component =
-            self.guests.get(&group.name).and_then(|guests| guests.file()).map(|file| file.display().to_string());
+        let component = self.guests.get(&group.name).and_then(|guests| guests.component()).map(|from| from.to_string());
         let count = |of: fn(&crate::shared::Counts) -> &std::sync::atomic::AtomicU64| {
             shared.map_or(0, |group| of(&group.counts).load(Ordering::Relaxed))
         };
@@ -212,9 +211,9 @@ impl NodeControl {
         }
     }
 
-    /// Swaps to the component in `file`.
-    pub async fn swap_to(&self, group: &GroupName, file: PathBuf) -> Result<SwapReport, ControlError> {
-        self.swap_from(group, Source::File(file)).await
+    /// Swaps to the component that `reference` names.
+    pub async fn swap_to(&self, group: &GroupName, reference: &Reference) -> Result<SwapReport, ControlError> {
+        self.swap_from(group, Source::Component(reference.text().into())).await
     }
 
     async fn swap_from(&self, group: &GroupName, source: Source) -> Result<SwapReport, ControlError> {
@@ -246,6 +245,7 @@ impl Control for NodeControl {
 
     fn swap(&self, group: GroupName, request: SwapRequest) -> Reply<'_, SwapReport> {
         let SwapRequest { component, config } = request;
+        let component = component.map(|reference| reference.text().into());
         async move { self.swap_from(&group, Source::Configured { component, config }).await }.boxed()
     }
 

@@ -69,7 +69,7 @@ pub async fn dev(manifest: Manifest, options: DevOptions) -> Result<(), NodeErro
     if manifest.node.admin == AdminAddress::Unix(manifest.node.data_dir.join(ADMIN_SOCKET)) {
         manifest.node.admin = AdminAddress::Unix(data.join(ADMIN_SOCKET));
     }
-    let process = Process::new(&data.join("compiled"))?;
+    let process = Process::new(&data.join("compiled"), manifest.store.compiled)?;
     let coordinator = coordinator(&manifest)?;
     let residents = Arc::new(Residents::default());
     let admin = AdminServer::bind_nodes(&manifest.node.admin, residents.clone(), AdminOptions::default()).await?;

@@ -1,16 +1,16 @@
 //! Carries out what the core wants of guests: prepare, call, stop, promote, drain.
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
-use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bellwether_core::callback::{CallFailure, Callback, PrepareFailure, Prepared, Returned, Step};
 use bellwether_core::event::{Event, Source};
-use bellwether_core::id::{CallId, Epoch, InstanceId, ReleaseId};
+use bellwether_core::id::{CallId, Epoch, GroupName, InstanceId, ReleaseId};
 use bellwether_guest::{Component, Engine, Grants, Host, Instance, Limits, Linked, PoolOptions, WorkerPool};
-use bytes::Bytes;
+use bellwether_source::store::Pin;
+use bellwether_source::{Artifact, Reference, SourceError, Sources};
 use serde::Serialize;
 use sha2::{Digest, Sha256};
 use tokio::runtime::Handle;
@@ -22,11 +22,12 @@ use crate::manifest::{self, MAX_CONFIG};
 use crate::outcomes;
 use crate::shared::{GroupShared, NodeShared, lock};
 
-/// What a group runs, but for the file of the component: the manifest's part of every release.
+/// What a group runs, but for the component itself: the manifest's part of every release.
 #[derive(Debug, Clone)]
 pub(crate) struct ReleaseSpec {
-    pub component: PathBuf,
-    pub worker: Option<PathBuf>,
+    pub group: GroupName,
+    pub component: Reference,
+    pub worker: Option<Reference>,
     pub config: BTreeMap<String, String>,
     pub grants: Grants,
     pub limits: Limits,
@@ -38,6 +39,7 @@ pub(crate) struct ReleaseSpec {
 impl ReleaseSpec {
     pub fn new(group: &manifest::Group, drain: Duration) -> Self {
         Self {
+            group: group.name.clone(),
             component: group.component.clone(),
             worker: group.worker.component.clone(),
             config: group.config.clone(),
@@ -90,91 +92,138 @@ impl ReleaseSpec {
         ReleaseId(hex::encode(Sha256::digest(text)).into())
     }
 
-    /// Reads, compiles and links the component in `file` and the worker's, and notes how long each step took.
+    /// Obtains, compiles and links the component that `reference` names, and the worker's, and notes how long each step took.
     pub async fn load(
         &self,
         engine: &Engine,
-        file: &Path,
+        sources: &Sources,
+        reference: &Reference,
+        asked: Asked,
         took: &mut Vec<(Step, Duration)>,
-    ) -> Result<Release, PrepareFailure> {
-        let component = compile(engine, file, took).await?;
+    ) -> Result<Release, Unloadable> {
+        let (component, artifact) = compile(engine, sources, &self.group, reference, asked, took).await?;
+        let from = artifact.resolved.to_string().into();
+        let mut held: Vec<_> = artifact.pin.into_iter().collect();
         let worker = match &self.worker {
-            Some(file) => compile(engine, file, &mut Vec::new()).await?,
+            Some(reference) => {
+                let (worker, artifact) =
+                    compile(engine, sources, &self.group, reference, Asked::AtStart, &mut Vec::new()).await?;
+                held.extend(artifact.pin);
+                worker
+            }
             None => component.clone(),
         };
-        self.link(&component, &worker, file, took)
+        Ok(self.unite(&component, &worker, (reference, from), held.into(), took)?)
     }
 
-    /// Links components that have been compiled.
-    fn link(
+    /// Makes a release of components that have been compiled.
+    fn unite(
         &self,
         component: &Component,
         worker: &Component,
-        file: &Path,
+        (reference, from): (&Reference, Arc<str>),
+        held: Arc<[Arc<Pin>]>,
         took: &mut Vec<(Step, Duration)>,
     ) -> Result<Release, PrepareFailure> {
         let before = clock::now();
-        let link = |component: &Component, file: &Path| {
-            component
-                .link(&self.grants, &self.limits, self.config.clone())
-                .map_err(|error| named(file, PrepareFailure::from(error)))
-        };
         let release = Release {
             id: self.id(component, worker),
-            file: file.to_owned(),
-            linked: link(component, file)?,
-            tasks: link(worker, self.worker.as_deref().unwrap_or(file))?,
+            reference: reference.clone(),
+            component: from,
+            linked: self.link(component, reference)?,
+            tasks: self.link(worker, self.worker.as_ref().unwrap_or(reference))?,
+            held,
         };
         took.push((Step::Check, clock::now().since(before)));
         Ok(release)
     }
+
+    /// Links a component with what the manifest grants.
+    pub fn link(&self, component: &Component, reference: &Reference) -> Result<Linked, PrepareFailure> {
+        let linked = component.link(&self.grants, &self.limits, self.config.clone());
+        linked.map_err(|error| named(reference, PrepareFailure::from(error)))
+    }
 }
 
-fn named(file: &Path, failure: PrepareFailure) -> PrepareFailure {
-    PrepareFailure { reason: format!("{}: {}", file.display(), failure.reason), ..failure }
+/// Obtains and compiles a component, and notes how long each step took. Of the artifact, the bytes are not kept.
+pub(crate) async fn compile(
+    engine: &Engine,
+    sources: &Sources,
+    group: &GroupName,
+    reference: &Reference,
+    asked: Asked,
+    took: &mut Vec<(Step, Duration)>,
+) -> Result<(Component, Artifact), Unloadable> {
+    let mut artifact = match asked {
+        Asked::Anew => sources.obtain(reference, None, group).await?,
+        Asked::AtStart => sources.obtain_or_last(reference, group).await?,
+    };
+    took.extend(artifact.took);
+    let began = clock::now();
+    let bytes = std::mem::take(&mut artifact.bytes);
+    let component = engine.compile(bytes).await.map_err(|error| named(reference, PrepareFailure::from(error)))?;
+    took.push((Step::Compile, clock::now().since(began)));
+    Ok((component, artifact))
+}
+
+/// Who asks for a component.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Asked {
+    /// Somebody who wants to know if what it names cannot be reached.
+    Anew,
+    /// A node that starts: what a tag stood for last will do.
+    AtStart,
+}
+
+/// Why a release could not be loaded.
+#[derive(Debug)]
+pub(crate) enum Unloadable {
+    /// Its component could not be had.
+    Absent(SourceError),
+    /// The component will not do.
+    Unfit(PrepareFailure),
+}
+
+impl From<SourceError> for Unloadable {
+    fn from(error: SourceError) -> Self {
+        Self::Absent(error)
+    }
+}
+
+impl From<PrepareFailure> for Unloadable {
+    fn from(failure: PrepareFailure) -> Self {
+        Self::Unfit(failure)
+    }
+}
+
+impl From<Unloadable> for PrepareFailure {
+    fn from(why: Unloadable) -> Self {
+        match why {
+            Unloadable::Absent(error) => Self { step: error.step, reason: error.to_string() },
+            Unloadable::Unfit(failure) => failure,
+        }
+    }
+}
+
+fn named(reference: &Reference, failure: PrepareFailure) -> PrepareFailure {
+    PrepareFailure { reason: format!("{reference}: {}", failure.reason), ..failure }
 }
 
 /// Releases that a group can go back to, the present one counted.
 const RELEASES_HELD: usize = 3;
 
-/// The largest component that is read.
-const MAX_COMPONENT: u64 = 256 << 20;
-
-pub(crate) async fn compile(
-    engine: &Engine,
-    file: &Path,
-    took: &mut Vec<(Step, Duration)>,
-) -> Result<Component, PrepareFailure> {
-    let began = clock::now();
-    let bytes = read(file).await.map_err(|reason| named(file, PrepareFailure { step: Step::Read, reason }))?;
-    let read = clock::now();
-    took.push((Step::Read, read.since(began)));
-    let component = engine.compile(bytes).await.map_err(|error| named(file, PrepareFailure::from(error)))?;
-    took.push((Step::Compile, clock::now().since(read)));
-    Ok(component)
-}
-
-async fn read(file: &Path) -> Result<Bytes, String> {
-    let about = tokio::fs::metadata(file).await.map_err(|error| match error.kind() {
-        std::io::ErrorKind::NotFound => "there is no such file: build the guest, or correct the path".to_owned(),
-        _ => format!("cannot be read: {error}"),
-    })?;
-    if !about.is_file() {
-        return Err("is not a file; a component is one .wasm file".to_owned());
-    }
-    if about.len() > MAX_COMPONENT {
-        return Err(format!("has {} bytes, more than the {MAX_COMPONENT} that a component may have", about.len()));
-    }
-    tokio::fs::read(file).await.map(Bytes::from).map_err(|error| format!("cannot be read: {error}"))
-}
-
 /// A release that can be instantiated. Cheap to clone.
 #[derive(Clone)]
 pub(crate) struct Release {
     pub id: ReleaseId,
-    pub file: PathBuf,
+    /// What named its component.
+    reference: Reference,
+    /// What its component was obtained from, for people.
+    pub component: Arc<str>,
     linked: Linked,
     tasks: Linked,
+    /// Keeps its components in the store.
+    held: Arc<[Arc<Pin>]>,
 }
 
 /// An instance that hears callbacks.
@@ -211,7 +260,10 @@ pub(crate) struct Guests {
     node: Arc<NodeShared>,
     group: Arc<GroupShared>,
     engine: Engine,
+    sources: Sources,
     spec: ReleaseSpec,
+    /// The manifest's release as it was when the node started: a tag that has moved since is not followed without being told.
+    started: Option<Release>,
     runtime: Handle,
     instances: Mutex<HashMap<InstanceId, Loaded>>,
     /// The releases that were promoted last, the present one at the end: what the group can go back to without reading anything.
@@ -224,15 +276,19 @@ impl Guests {
     pub fn new(
         node: Arc<NodeShared>,
         group: Arc<GroupShared>,
-        engine: Engine,
-        spec: ReleaseSpec,
+        (engine, sources): (Engine, Sources),
+        (spec, started): (ReleaseSpec, Option<Release>),
         runtime: Handle,
     ) -> Arc<Self> {
+        // A file is read again: whoever changes it wants that.
+        let started = started.filter(|_| spec.component.file().is_none());
         Arc::new(Self {
             node,
             group,
             engine,
+            sources,
             spec,
+            started,
             runtime,
             instances: Mutex::default(),
             promoted: Mutex::default(),
@@ -240,9 +296,9 @@ impl Guests {
         })
     }
 
-    /// The file that the running release was read from.
-    pub fn file(&self) -> Option<PathBuf> {
-        lock(&self.promoted).back().map(|release| release.file.clone())
+    /// What the running release's component was obtained from, for people.
+    pub fn component(&self) -> Option<Arc<str>> {
+        lock(&self.promoted).back().map(|release| release.component.clone())
     }
 
     pub fn prepare(self: &Arc<Self>, instance: InstanceId, source: Source) {
@@ -259,9 +315,10 @@ impl Guests {
         let held = {
             let promoted = lock(&self.promoted);
             match &source {
-                Source::Current => promoted.back().cloned(),
+                Source::Current => promoted.back().or(self.started.as_ref()).cloned(),
                 Source::Earlier(wanted) => promoted.iter().find(|release| release.id == *wanted).cloned(),
-                Source::Manifest | Source::File(_) | Source::Configured { .. } => None,
+                Source::Manifest => self.started.clone(),
+                Source::Component(_) | Source::Configured { .. } => None,
             }
         };
         let release = match (held, source) {
@@ -270,9 +327,9 @@ impl Guests {
                 let reason = format!("release {wanted} is not held any more");
                 return Err(PrepareFailure { step: Step::Read, reason });
             }
-            (None, Source::File(file)) => self.spec.load(&self.engine, &file, &mut took).await?,
-            (None, Source::Configured { component: Some(file), config }) => {
-                self.spec.with(config)?.load(&self.engine, &file, &mut took).await?
+            (None, Source::Component(text)) => self.anew(&self.spec, &text, &mut took).await?,
+            (None, Source::Configured { component: Some(text), config }) => {
+                self.anew(&self.spec.with(config)?, &text, &mut took).await?
             }
             (None, Source::Configured { component: None, config }) => {
                 let running = lock(&self.promoted).back().cloned();
@@ -281,10 +338,12 @@ impl Guests {
                     reason: "no component runs yet whose configuration could be changed".to_owned(),
                 })?;
                 let (component, worker) = (running.linked.component(), running.tasks.component());
-                self.spec.with(config)?.link(component, worker, &running.file, &mut took)?
+                let named = (&running.reference, running.component.clone());
+                self.spec.with(config)?.unite(component, worker, named, running.held.clone(), &mut took)?
             }
             (None, Source::Current | Source::Manifest) => {
-                self.spec.load(&self.engine, &self.spec.component, &mut took).await?
+                let reference = &self.spec.component;
+                self.spec.load(&self.engine, &self.sources, reference, Asked::AtStart, &mut took).await?
             }
         };
         let before = clock::now();
@@ -306,6 +365,20 @@ impl Guests {
         let term = Arc::new(AtomicU64::new(0));
         lock(&self.instances).insert(instance, Loaded { instance: live, host, release, term });
         Ok(prepared)
+    }
+
+    /// The release of the component that `text` names now, made as `spec` says.
+    async fn anew(
+        &self,
+        spec: &ReleaseSpec,
+        text: &str,
+        took: &mut Vec<(Step, Duration)>,
+    ) -> Result<Release, PrepareFailure> {
+        let reference = text.parse::<Reference>().map_err(|error| PrepareFailure {
+            step: Step::Read,
+            reason: format!("not the name of a component: {error}"),
+        })?;
+        Ok(spec.load(&self.engine, &self.sources, &reference, Asked::Anew, took).await?)
     }
 
     pub fn call(self: &Arc<Self>, instance: InstanceId, call: CallId, callback: Callback, budget: Duration) {

@@ -8,17 +8,21 @@ use std::time::Duration;
 use bellwether_core::command::Answer;
 use bellwether_core::config::Watch;
 use bellwether_core::event::{Ask, Asker};
-use bellwether_core::id::{Epoch, InstanceId, NodeId};
+use bellwether_core::id::{Epoch, GroupName, InstanceId, NodeId};
 use bellwether_core::member::{Leader, Member};
 use bellwether_core::state::{StateError, StateOp, StateReply};
 use bellwether_core::work::{Fence, WorkError};
 use bellwether_guest::host::{Assignment, ClusterError, Host, LogLevel};
+use bellwether_source::Digest;
+use bellwether_source::store::Store;
 use bytes::Bytes;
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use tokio::sync::watch;
 
 use crate::effects;
+use crate::holders;
+use crate::peers::Part;
 use crate::shared::{GroupShared, NodeShared};
 
 const STOPPED: &str = "the node has stopped";
@@ -199,18 +203,22 @@ async fn unless_overtaken(
 }
 
 /// The worker of a member, for a request from a peer.
-pub(crate) struct PeerTasks(pub Arc<NodeShared>);
+pub(crate) struct PeerTasks {
+    pub node: Arc<NodeShared>,
+    /// What this node keeps of components.
+    pub store: Option<Store>,
+}
 
 impl crate::peers::Tasks for PeerTasks {
     fn handle(
         &self,
-        group: bellwether_core::id::GroupName,
+        group: GroupName,
         recipient: NodeId,
         task: bellwether_core::work::Task,
         deadline: Duration,
     ) -> BoxFuture<'_, Result<Bytes, WorkError>> {
         async move {
-            let group = self.0.groups.get(&group).ok_or(WorkError::UnknownMember)?;
+            let group = self.node.groups.get(&group).ok_or(WorkError::UnknownMember)?;
             if recipient != group.this.id {
                 return Err(WorkError::UnknownMember);
             }
@@ -261,6 +269,17 @@ impl crate::peers::Tasks for PeerTasks {
             result
         }
         .boxed()
+    }
+
+    fn part(
+        &self,
+        group: GroupName,
+        recipient: NodeId,
+        digest: Digest,
+        offset: u64,
+        most: usize,
+    ) -> BoxFuture<'_, Result<Part, WorkError>> {
+        holders::part(&self.node, self.store.clone(), (group, recipient), digest, (offset, most)).boxed()
     }
 }
 

@@ -12,6 +12,7 @@ mod effects;
 mod error;
 mod gate;
 mod guests;
+mod holders;
 mod host;
 mod identity;
 pub mod manifest;
@@ -23,6 +24,7 @@ mod shared;
 mod start;
 mod watcher;
 
+pub use bellwether_source as source;
 pub use check::{CheckReport, check, check_component};
 pub use dev::{DevOptions, dev};
 pub use error::{NodeError, NodeErrorKind};

@@ -28,7 +28,7 @@ pub struct RunOptions {
 /// # Errors
 /// When something that it needs is not there, or when the coordinator refuses it for good.
 pub async fn run(manifest: Manifest, options: RunOptions) -> Result<(), NodeError> {
-    let process = Process::new(&manifest.node.data_dir.join("compiled"))?;
+    let process = Process::new(&manifest.node.data_dir.join("compiled"), manifest.store.compiled)?;
     let coordinator = coordinator(&manifest)?;
     let mut node = Running::start(&process, &manifest, coordinator).await?;
     let admin = match AdminServer::bind(&manifest.node.admin, Arc::clone(&node.control) as _).await {

@@ -8,6 +8,7 @@ use std::time::Duration;
 use bellwether_coordination::Coordinator;
 use bellwether_coordination::memory::MemoryCoordinator;
 use bellwether_coordination::zookeeper::{DigestAuth, Secret, ZookeeperConfig, ZookeeperCoordinator};
+use bellwether_core::callback::{PrepareFailure, Step};
 use bellwether_core::config::{GroupConfig, NodeConfig, StateAccess};
 use bellwether_core::event::Event;
 use bellwether_core::id::{GroupName, NodeId};
@@ -16,6 +17,8 @@ use bellwether_core::node::Node;
 use bellwether_core::work::{Task, WorkError};
 use bellwether_guest::grants::StateGrant;
 use bellwether_guest::{Engine, EngineError, EngineOptions};
+use bellwether_source::store::Store;
+use bellwether_source::{Digest, Limits, Options, Reference, SourceError, Sources};
 use bytes::Bytes;
 use futures::FutureExt;
 use futures::future::BoxFuture;
@@ -29,11 +32,12 @@ use crate::control::NodeControl;
 use crate::driver::{Driver, Ended, Inquiry, MAILBOX};
 use crate::error::{NodeError, NodeErrorKind};
 use crate::gate::{Gate, Lease};
-use crate::guests::{Guests, ReleaseSpec};
+use crate::guests::{Asked, Guests, ReleaseSpec, Unloadable};
+use crate::holders::OtherNodes;
 use crate::host::PeerTasks;
 use crate::identity::Identity;
 use crate::manifest::{Connect, Manifest};
-use crate::peers::{PeerLimits, PeerServer, Peers, Tasks, TlsFiles};
+use crate::peers::{Part, PeerLimits, PeerServer, Peers, Tasks, TlsFiles};
 use crate::shared::{GroupShared, NodeShared};
 use crate::watcher;
 
@@ -53,7 +57,7 @@ pub(crate) struct Process {
 }
 
 impl Process {
-    pub fn new(cache: &std::path::Path) -> Result<Self, NodeError> {
+    pub fn new(cache: &std::path::Path, cache_bytes: u64) -> Result<Self, NodeError> {
         let guests = Builder::new_multi_thread()
             .thread_name("guests")
             .enable_all()
@@ -61,6 +65,7 @@ impl Process {
             .map_err(|error| local(format!("the guests' threads cannot be started: {error}")))?;
         let options = EngineOptions {
             cache: Some(cache.to_owned()),
+            cache_bytes,
             runtime: Some(guests.handle().clone()),
             ..EngineOptions::default()
         };
@@ -128,6 +133,20 @@ impl Tasks for LateTasks {
             None => async { Err(WorkError::UnknownMember) }.boxed(),
         }
     }
+
+    fn part(
+        &self,
+        group: GroupName,
+        recipient: NodeId,
+        digest: Digest,
+        offset: u64,
+        most: usize,
+    ) -> BoxFuture<'_, Result<Part, WorkError>> {
+        match self.0.get() {
+            Some(tasks) => tasks.part(group, recipient, digest, offset, most),
+            None => async { Err(WorkError::UnknownMember) }.boxed(),
+        }
+    }
 }
 
 /// A node that runs.
@@ -149,14 +168,29 @@ impl Running {
         coordinator: Arc<dyn Coordinator>,
     ) -> Result<Self, NodeError> {
         let identity = Identity::take(&manifest.node.data_dir)?;
+        let sources = sources(manifest)?;
         let mut specs = BTreeMap::new();
         for group in &manifest.groups {
             let spec = ReleaseSpec::new(group, DRAIN);
             // Compiled now, so that what is wrong is said before anything else knows of this node.
-            spec.load(&process.engine, &group.component, &mut Vec::new()).await.map_err(|failure| {
-                NodeError::new(NodeErrorKind::Component, format!("group {}: {}", group.name, failure.reason))
-            })?;
-            specs.insert(group.name.clone(), spec);
+            let loaded = spec.load(&process.engine, &sources, &group.component, Asked::AtStart, &mut Vec::new()).await;
+            let started = match loaded {
+                Ok(release) => Some(release),
+                // Once it has a session, this node can ask others; a node that has lost its disk comes back that way.
+                Err(Unloadable::Absent(error)) if others_may_have(manifest, group, &error) => {
+                    tracing::warn!(
+                        node = %manifest.node.id, group = %group.name,
+                        "{error}; starting without it, and asking the other nodes of the group"
+                    );
+                    None
+                }
+                Err(why) => {
+                    let failure = PrepareFailure::from(why);
+                    let what = format!("group {}: {}", group.name, failure.reason);
+                    return Err(NodeError::new(NodeErrorKind::Component, what));
+                }
+            };
+            specs.insert(group.name.clone(), (spec, started));
         }
 
         let tls = manifest.node.tls.as_ref().map(|tls| TlsFiles {
@@ -192,14 +226,18 @@ impl Running {
             peers: Peers::new(manifest.node.id.clone(), tls.as_ref(), limits)?,
         });
         // Set once, here.
-        let _ = tasks.0.set(PeerTasks(shared.clone()));
+        let _ = tasks.0.set(PeerTasks { node: shared.clone(), store: sources.store().cloned() });
+        sources.set_holders(Arc::new(OtherNodes(shared.clone())));
 
         let runtime = process.handle()?;
         let guests: BTreeMap<GroupName, Arc<Guests>> = specs
             .into_iter()
             .filter_map(|(name, spec)| {
                 let group = shared.groups.get(&name)?.clone();
-                let guests = Guests::new(shared.clone(), group, process.engine.clone(), spec, runtime.clone());
+                let guests = {
+                    let tools = (process.engine.clone(), sources.clone());
+                    Guests::new(shared.clone(), group, tools, spec, runtime.clone())
+                };
                 Some((name, guests))
             })
             .collect();
@@ -228,7 +266,9 @@ impl Running {
         });
         let mut watchers = Vec::new();
         for group in manifest.groups.iter().filter(|group| group.watch_file) {
-            for file in std::iter::once(&group.component).chain(&group.worker.component) {
+            let named = std::iter::once(&group.component).chain(&group.worker.component);
+            for file in named.filter_map(Reference::file) {
+                let file = file.to_owned();
                 match watcher::watch(control.clone(), group.name.clone(), file.clone(), group.component.clone()) {
                     Ok(watcher) => watchers.push(watcher),
                     Err(error) => tracing::warn!(
@@ -287,6 +327,27 @@ impl Running {
         }
         drop(self.peers);
     }
+}
+
+/// What obtains a node's components, with the store in its data folder.
+pub(crate) fn sources(manifest: &Manifest) -> Result<Sources, NodeError> {
+    let store = Store::open(&manifest.node.data_dir.join("store"), manifest.store.max).map_err(|error| {
+        local(format!("{error}\n  help: it lies in `node.data_dir`: set that to a folder that belongs to this user and can be written to"))
+    })?;
+    sources_with(manifest, Some(store))
+}
+
+/// The same with another store, or none.
+pub(crate) fn sources_with(manifest: &Manifest, store: Option<Store>) -> Result<Sources, NodeError> {
+    let limits = Limits { total: manifest.sources.timeout, ..Limits::default() };
+    let options = Options { ca: manifest.sources.ca.clone(), limits, trust: manifest.signatures.clone() };
+    Sources::new(store, options).map_err(|error| local(error.to_string()))
+}
+
+/// Whether what could not be had may still come from another node: its digest is known, and there may be other nodes.
+fn others_may_have(manifest: &Manifest, group: &crate::manifest::Group, error: &SourceError) -> bool {
+    let known = std::iter::once(&group.component).chain(&group.worker.component).any(|it| it.digest().is_some());
+    known && error.step == Step::Fetch && manifest.coordination.connect != Connect::Memory
 }
 
 async fn resolve(listen: &crate::manifest::HostPort) -> Result<SocketAddr, NodeError> {

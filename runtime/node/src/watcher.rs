@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bellwether_core::id::GroupName;
+use bellwether_source::Reference;
 use notify::{RecursiveMode, Watcher};
 use tokio::sync::Notify;
 use tokio::task::JoinHandle;
@@ -19,7 +20,7 @@ pub(crate) fn watch(
     control: Arc<NodeControl>,
     group: GroupName,
     file: PathBuf,
-    component: PathBuf,
+    component: Reference,
 ) -> Result<JoinHandle<()>, notify::Error> {
     let changed = Arc::new(Notify::new());
     let notify = changed.clone();
@@ -43,7 +44,7 @@ pub(crate) fn watch(
             }
             tracing::info!(node = %control.id, %group, file = %file.display(), "the component's file has changed");
             // The outcome is logged and kept by the core.
-            let _ = control.swap_to(&group, component.clone()).await;
+            let _ = control.swap_to(&group, &component).await;
         }
     }))
 }

@@ -4,7 +4,7 @@
 
 use std::collections::BTreeMap;
 use std::os::unix::fs::{FileTypeExt, PermissionsExt};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -150,7 +150,7 @@ impl Control for Scripted {
     }
 
     fn swap(&self, group: GroupName, request: SwapRequest) -> Answer<'_, SwapReport> {
-        assert!(request.component.is_none_or(|path| path.is_absolute()));
+        assert!(request.component.as_ref().and_then(|component| component.file()).is_none_or(Path::is_absolute));
         let outcome = if group.as_str() == "rolled-back" { SwapOutcome::RolledBack } else { SwapOutcome::Committed };
         Box::pin(self.answer(group, report(outcome)))
     }
@@ -374,6 +374,8 @@ async fn requests_that_make_no_sense_are_refused_in_json() {
         (served.post(swap, r#"{"component":"relative.wasm"}"#).await, 400),
         (served.post(swap, r#"{"config":{}}"#).await, 400),
         (served.post(swap, r#"{"config":{"workers":4}}"#).await, 400),
+        (served.post(swap, r#"{"component":"https://host/x.wasm"}"#).await, 400),
+        (served.post(swap, r#"{"component":"oci://me:hunter2@host/x:v1"}"#).await, 400),
         (served.post(swap, &large).await, 413),
         (served.raw(&plain).await, 415),
         (served.get("/v1/nodes/node-1/groups/g/state/value").await, 400),

@@ -12,6 +12,7 @@ use bellwether_guest::grants::{FileMode, FolderGrant, Grants, StateGrant};
 use bellwether_guest::limits::Limits;
 use bellwether_node::admin::AdminAddress;
 use bellwether_node::manifest::{Connect, HostPort, Manifest, schema};
+use bellwether_source::Reference;
 use serde_json::Value;
 
 fn package() -> PathBuf {
@@ -110,7 +111,7 @@ fn a_small_manifest_gets_the_defaults() {
     assert!(coordination.auth.is_none());
     let [group] = manifest.groups.as_slice() else { panic!("{:?}", manifest.groups) };
     assert_eq!(group.name.as_str(), "echo");
-    assert_eq!(group.component, folder.join("files/echo.component"));
+    assert_eq!(group.component.file(), Some(folder.join("files/echo.component").as_path()));
     assert!(group.config.is_empty() && group.labels.is_empty());
     assert_eq!(group.watch, Watch::Leader);
     assert!(group.watch_file && group.candidate);
@@ -216,7 +217,7 @@ fn a_full_manifest_means_what_it_says() {
     assert_eq!(group.labels, BTreeMap::from([("zone".to_owned(), "a".to_owned())]));
     assert_eq!((group.watch, group.watch_file, group.candidate), (Watch::All, false, false));
     assert_eq!((group.worker.parallelism, group.worker.queue), (3, 0));
-    assert_eq!(group.worker.component, Some(folder.join("files/echo.component")));
+    assert_eq!(group.worker.component, Some(Reference::File(folder.join("files/echo.component"))));
     assert_eq!((group.tick.every, group.tick.always), (Duration::from_secs(10), true));
     let limits = Limits {
         memory_bytes: 3 << 29,
@@ -282,7 +283,8 @@ fn a_relative_path_is_relative_to_the_working_directory() {
     assert_eq!(error.path(), Path::new("bellwether.toml"));
     let text = MINIMAL.replace("files/echo.component", "Cargo.toml");
     let manifest = Manifest::parse(&text, "bellwether.toml").unwrap_or_else(|error| panic!("{error}"));
-    assert_eq!(manifest.groups[0].component, std::env::current_dir().expect("a folder").join("Cargo.toml"));
+    let here = std::env::current_dir().expect("a folder").join("Cargo.toml");
+    assert_eq!(manifest.groups[0].component.file(), Some(here.as_path()));
 }
 
 #[test]
@@ -507,7 +509,13 @@ fn the_examples_of_the_reference_are_good() {
     for name in ["tls", "data", "cache"] {
         fs::create_dir(folder.path().join(name)).expect("a folder");
     }
-    for (from, to) in [("cert.pem", "tls/node.pem"), ("key.pem", "tls/node.key"), ("cert.pem", "tls/ca.pem")] {
+    let files = [
+        ("cert.pem", "tls/node.pem"),
+        ("key.pem", "tls/node.key"),
+        ("cert.pem", "tls/ca.pem"),
+        ("cert.pem", "tls/registry-ca.pem"),
+    ];
+    for (from, to) in files {
         fs::copy(gallery().join("files").join(from), folder.path().join(to)).expect("a file");
     }
     fs::write(folder.path().join("zk-password"), "correct horse\n").expect("a file");

@@ -12,7 +12,8 @@ use std::time::Duration;
 use bellwether_core::id::{GroupName, NodeId};
 use bellwether_core::member::Member;
 use bellwether_core::work::{Task, WorkError};
-use bellwether_node::peers::{PeerError, PeerLimits, PeerServer, Peers, Tasks, TlsError, TlsFiles};
+use bellwether_node::peers::{Part, PeerError, PeerLimits, PeerServer, Peers, Tasks, TlsError, TlsFiles};
+use bellwether_source::Digest;
 use bytes::Bytes;
 use futures::FutureExt;
 use futures::future::BoxFuture;
@@ -37,6 +38,56 @@ impl Tasks for Echo {
     fn handle(&self, _: GroupName, _: NodeId, task: Task, _: Duration) -> BoxFuture<'_, Result<Bytes, WorkError>> {
         async move { Ok(Bytes::copy_from_slice(&task.payload)) }.boxed()
     }
+
+    fn part(
+        &self,
+        group: GroupName,
+        _: NodeId,
+        digest: Digest,
+        offset: u64,
+        most: usize,
+    ) -> BoxFuture<'_, Result<Part, WorkError>> {
+        async move {
+            let whole = component();
+            let (first, second) = (Digest::of(&whole), Digest::of(b"torn"));
+            if group.as_str() != "g" || (digest != first && digest != second) {
+                return Err(WorkError::Other("it is not held".into()));
+            }
+            let (at, end) = (usize::try_from(offset).expect("an offset"), whole.len());
+            // Of the torn one only the first part can be had.
+            let data =
+                if digest == second && at > 0 { Bytes::new() } else { whole.slice(at.min(end)..end.min(at + most)) };
+            let signatures = if at == 0 { "signatures".to_owned() } else { String::new() };
+            Ok(Part { data, whole: end as u64, signatures })
+        }
+        .boxed()
+    }
+}
+
+/// Of several parts, the last of them short.
+fn component() -> Bytes {
+    Bytes::from((0..3_000_001_u32).map(|n| n.to_le_bytes()[n as usize % 3]).collect::<Vec<u8>>())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn components_come_part_by_part() {
+    let authority = Authority::new("ours");
+    let (_server, from) = serve(Some(&authority.sign("w")));
+    let peers = client(Some(&authority.sign("other")));
+    let (group, whole) = (GroupName::new("g").expect("a name"), component());
+    let digest = Digest::of(&whole);
+    let fetched = peers.fetch(&from, &group, &digest, 3_000_001).await;
+    assert!(fetched == Ok((whole, "signatures".to_owned())), "{:?}", fetched.map(|(bytes, text)| (bytes.len(), text)));
+    assert_eq!(peers.fetch(&from, &group, &digest, 3_000_000).await, Err(WorkError::TooLarge(3_000_000)));
+    let torn = peers.fetch(&from, &group, &Digest::of(b"torn"), 1 << 30).await;
+    assert!(matches!(&torn, Err(WorkError::Other(why)) if why.contains("of 3000001")), "{torn:?}");
+    for (group, digest) in [("h", digest), ("g", Digest::of(b"absent"))] {
+        let refused = peers.fetch(&from, &GroupName::new(group).expect("a name"), &digest, 1 << 30).await;
+        assert_eq!(refused, Err(WorkError::Other("it is not held".into())));
+    }
+    // On one machine it needs no certificate.
+    let (_plain, from) = serve(None);
+    assert!(client(None).fetch(&from, &group, &digest, 1 << 30).await.is_ok());
 }
 
 /// An authority and the folder of what it signed.

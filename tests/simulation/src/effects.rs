@@ -102,7 +102,7 @@ impl World {
         let release = self.rng.u64(1..5);
         let request = self.nodes[index].request();
         self.nodes[index].swaps_asked.insert(request);
-        let ask = Ask::Swap(Source::File(release.to_string().into()));
+        let ask = Ask::Swap(Source::Component(release.to_string().into()));
         self.feed(index, Event::Ask { group: group_name(group), request, asker: Asker::Operator, ask });
     }
 

@@ -114,10 +114,10 @@ pub fn release(number: u64) -> ReleaseId {
 
 impl World {
     pub(crate) fn prepare(&mut self, index: usize, group: usize, instance: InstanceId, source: Source) {
-        let broken = self.rng.u32(0..1000) < self.manners.broken && matches!(source, Source::File(_));
+        let broken = self.rng.u32(0..1000) < self.manners.broken && matches!(source, Source::Component(_));
         let side = &mut self.nodes[index].groups[group];
         let release = match source {
-            Source::File(path) => release(path.to_string_lossy().parse().unwrap_or(FIRST)),
+            Source::Component(name) => release(name.parse().unwrap_or(FIRST)),
             Source::Earlier(earlier) => earlier,
             Source::Manifest => release(FIRST),
             Source::Current | Source::Configured { .. } => side.running.clone().unwrap_or_else(|| release(FIRST)),

@@ -12,12 +12,12 @@ use crate::cli;
 
 /// A shell that first leaves a watcher behind and then becomes the program, so that the program is our own child. The watcher
 /// kills it if its input ends without a word: when the test process ends, in whatever way.
-const SUPERVISE: &str = r#"exec 3<&0
+pub(crate) const SUPERVISE: &str = r#"exec 3<&0
 { read -r word <&3 || kill -9 $$; } </dev/null >/dev/null 2>&1 &
 exec "$@" </dev/null 3<&-"#;
 
 #[derive(Debug)]
-pub(super) struct Process {
+pub(crate) struct Process {
     child: Child,
     pid: Pid,
     watcher: Option<ChildStdin>,

@@ -2,6 +2,8 @@ use std::fs::File;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
+use bellwether_node::source::Reference;
+
 use crate::args::Global;
 use crate::exit::{Exit, Failure};
 use crate::{log, node, output};
@@ -10,17 +12,19 @@ const EXAMPLES: &str = "\
 Examples:
   bellwether check                      the manifest of this folder, and the components that it names
   bellwether check node.toml --json
+  bellwether check oci://registry.example/wordcount:v2
   bellwether check target/wasm32-wasip2/release/guest.wasm
 
-It touches neither a coordinator nor a running node. Exit codes: 3 for a bad manifest, 4 for a bad component.";
+It touches neither a coordinator nor a running node. What comes from elsewhere is fetched. Exit codes: 3 for a bad manifest, 4 for a bad component.";
 
 /// Check a manifest and its components, or one component, without running anything
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub struct Args {
-    /// A manifest, or a component (.wasm); otherwise ./bellwether.toml
+    /// A manifest, or a component (a .wasm file, or one that is elsewhere, as `bellwether swap` takes it); otherwise
+    /// ./bellwether.toml
     #[arg(value_name = "MANIFEST|COMPONENT")]
-    file: Option<PathBuf>,
+    what: Option<String>,
 
     /// Write the findings as JSON
     #[arg(long)]
@@ -29,13 +33,13 @@ pub struct Args {
 
 pub fn run(args: &Args, global: &Global) -> Result<(), Failure> {
     let _log = log::install(global)?;
-    let file = super::manifest(args.file.clone());
+    let what = super::manifest(args.what.clone().map(PathBuf::from));
+    let component = component(&what)?;
     let color = global.color.on_stderr();
     let checked = super::serve(async {
-        if is_component(&file) {
-            node::check_component(&file).await
-        } else {
-            node::check(&node::load(&file, color)?).await
+        match &component {
+            Some(component) => node::check_component(component).await,
+            None => node::check(&node::load(&what, color)?).await,
         }
     })?;
     if args.json {
@@ -46,8 +50,20 @@ pub fn run(args: &Args, global: &Global) -> Result<(), Failure> {
     if checked.good {
         return Ok(());
     }
-    let what = if is_component(&file) { "cannot be used" } else { "names a component that cannot be used" };
-    Err(Failure::new(Exit::Component, format!("{} {what}", file.display())).why("the findings on stdout say why"))
+    let (what, why) = match &component {
+        Some(component) => (component.to_string(), "cannot be used"),
+        None => (what.display().to_string(), "names a component that cannot be used"),
+    };
+    Err(Failure::new(Exit::Component, format!("{what} {why}")).why("the findings on stdout say why"))
+}
+
+/// The component that is meant, if it is not a manifest.
+fn component(what: &Path) -> Result<Option<Reference>, Failure> {
+    let Some(text) = what.to_str() else { return Ok(is_component(what).then(|| Reference::File(what.to_owned()))) };
+    match node::reference(text)? {
+        Reference::File(file) if !is_component(&file) => Ok(None),
+        reference => Ok(Some(reference)),
+    }
 }
 
 /// By its name, or else by how it begins.

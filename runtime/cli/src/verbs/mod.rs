@@ -4,13 +4,16 @@ mod check;
 mod completions;
 mod dev;
 mod history;
+mod keygen;
 mod kill;
 mod members;
 mod resign;
 mod run;
 mod schema;
+mod sign;
 mod state;
 mod status;
+mod store;
 mod swap;
 mod test;
 
@@ -38,6 +41,9 @@ pub enum Verb {
     Resign(resign::Args),
     State(state::Args),
     Kill(kill::Args),
+    Keygen(keygen::Args),
+    Sign(sign::Args),
+    Store(store::Args),
     Schema(schema::Args),
     Completions(completions::Args),
 }
@@ -57,6 +63,9 @@ pub fn run(cli: Cli) -> Result<(), Failure> {
         Verb::Resign(args) => ask(resign::run(&args, global)),
         Verb::State(args) => ask(state::run(&args, global)),
         Verb::Kill(args) => ask(kill::run(&args, global)),
+        Verb::Keygen(args) => keygen::run(&args),
+        Verb::Sign(args) => sign::run(&args),
+        Verb::Store(args) => store::run(&args, global),
         Verb::Schema(args) => schema::run(&args),
         Verb::Completions(args) => completions::run(&args),
     }

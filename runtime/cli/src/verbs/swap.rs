@@ -2,17 +2,19 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use bellwether_node::admin::{SwapReport, SwapRequest};
+use bellwether_node::source::Reference;
 
 use crate::args::Global;
 use crate::client::CallError;
 use crate::exit::{Exit, Failure};
 use crate::find::{self, Prefer};
-use crate::{output, render};
+use crate::{node, output, render};
 
 const EXAMPLES: &str = "\
 Examples:
   bellwether swap wordcount v2.wasm
   bellwether swap wordcount v2.wasm --node node-1     where one process runs several nodes
+  bellwether swap wordcount oci://registry.example/wordcount:v2
   bellwether swap wordcount v2.wasm --json
   bellwether swap wordcount --config workers=4 --config log=all
                                                       the component that runs, configured otherwise
@@ -27,10 +29,11 @@ pub struct Args {
     /// The group
     group: String,
 
-    /// The new component (.wasm); the node reads it, so it must be readable by the user who runs the node. Without it, the
+    /// The new component: a file, which must be readable by the user who runs the node, "https://host/x.wasm#sha256=HEX",
+    /// "oci://registry/repository:tag" (or "@sha256:HEX"), or "sha256:HEX" for what the node or another one has. Without it, the
     /// component that runs
     #[arg(required_unless_present = "config")]
-    file: Option<PathBuf>,
+    component: Option<String>,
 
     /// A setting of the guest that takes the place of the manifest's, or stands beside those; may be repeated
     #[arg(long, value_name = "KEY=VALUE", value_parser = setting)]
@@ -42,7 +45,10 @@ pub struct Args {
 }
 
 pub async fn run(args: &Args, global: &Global) -> Result<(), Failure> {
-    let component = args.file.as_deref().map(absolute).transpose()?;
+    let component = match args.component.as_deref().map(node::reference).transpose()? {
+        Some(Reference::File(file)) => Some(Reference::File(absolute(&file)?)),
+        elsewhere => elsewhere,
+    };
     let mut config = BTreeMap::new();
     for (key, value) in &args.config {
         if config.insert(key.clone(), value.clone()).is_some() {

@@ -228,7 +228,7 @@ impl World {
             Command::Prepare { group, instance, source } => {
                 let exports = Exports { handover: true, ..Exports::default() };
                 let release = match source {
-                    Source::File(file) => ReleaseId(file.display().to_string().into()),
+                    Source::Component(name) => ReleaseId(name),
                     Source::Earlier(release) => release,
                     _ => ReleaseId(format!("r{}", instance.0).into()),
                 };

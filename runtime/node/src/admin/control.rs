@@ -1,12 +1,12 @@
 //! What the admin API asks of the node.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
 use std::sync::Arc;
 
 use bellwether_core::id::{GroupName, NodeId};
 use bellwether_core::member::Member;
 use bellwether_core::state::Entry;
+use bellwether_source::Reference;
 use futures::future::BoxFuture;
 use serde::{Deserialize, Serialize};
 
@@ -20,9 +20,10 @@ pub type Answer<'a, T> = BoxFuture<'a, Result<T, ControlError>>;
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct SwapRequest {
-    /// The component's file: an absolute path on the node's machine, read by the node. Without one, the component that runs.
+    /// What names the component: an absolute path on the node's machine, read by the node; an address; an image; a digest. Without
+    /// one, the component that runs.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub component: Option<PathBuf>,
+    pub component: Option<Reference>,
     /// Settings that take the place of the manifest's, or stand beside them.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub config: BTreeMap<String, String>,

@@ -168,7 +168,8 @@ async fn swap(
         };
         Problem::bad(status, format!("{}; {hint}", rejected.body_text()))
     })?;
-    if let Some(path) = request.component.as_ref().filter(|path| !path.is_absolute()) {
+    let file = request.component.as_ref().and_then(|component| component.file());
+    if let Some(path) = file.filter(|path| !path.is_absolute()) {
         // The node's working directory is not the asker's: a relative path would mean another file.
         let path = path.display();
         return Err(ControlError::BadRequest(format!("the component's path must be absolute, not {path}")).into());

@@ -85,6 +85,9 @@ fn is_secret(path: &str, value: &str) -> bool {
         // An element of a list of names; somebody may write `NAME=value` there.
         || (path == "group.grants.env" && !is_variable(value))
         || (is_address(key) && value.contains('@'))
+        || (key == "component" && holds_access(value))
+        // A private key in the place of a public one.
+        || (path.starts_with("signatures.keys") && !value.contains(":ed25519:"))
         || speaks_of_a_secret(key)
 }
 
@@ -102,6 +105,13 @@ fn is_address(key: &str) -> bool {
     matches!(key, "connect" | "advertise" | "listen" | "admin")
 }
 
+/// Whether an address shows who asks: by user information before its host, or in its query.
+fn holds_access(value: &str) -> bool {
+    value.split_once("://").is_some_and(|(_, rest)| {
+        rest.contains('?') || rest.split('/').next().is_some_and(|authority| authority.contains('@'))
+    })
+}
+
 fn speaks_of_a_secret(key: &str) -> bool {
     let key = key.to_ascii_lowercase();
     !key.ends_with("_env")
@@ -117,7 +127,7 @@ fn is_harmless(key: &str, value: &str, known: &BTreeSet<String>, doubtful: bool)
         _ => !doubtful && known.contains(key),
     };
     let table = value.contains(['{', '=']) || matches!(key, "config" | "env" | "auth" | "labels");
-    documented && !table && !value.contains('@')
+    documented && !table && !value.contains(['@', '?']) && key != "keys"
 }
 
 fn is_bare(key: &str) -> bool {

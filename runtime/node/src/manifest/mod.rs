@@ -25,7 +25,7 @@ mod shape;
 pub use address::{BadAddress, Connect, HostPort};
 pub use error::{ManifestError, Problem};
 pub(crate) use model::MAX_CONFIG;
-pub use model::{Coordination, DigestAuth, Group, Manifest, Node, Tls, Worker};
+pub use model::{Coordination, DigestAuth, Group, Manifest, Node, Sources, Store, Tls, Worker};
 pub use schema::schema;
 
 use check::{Context, Environment};

@@ -8,6 +8,8 @@ use bellwether_core::config::{ElectionFormat, FailurePolicy, Probation, TickConf
 use bellwether_core::id::{GroupName, NodeId};
 use bellwether_guest::grants::Grants;
 use bellwether_guest::limits::Limits;
+use bellwether_source::Reference;
+use bellwether_source::signature::Trust;
 use secrecy::SecretString;
 
 use super::address::{Connect, HostPort};
@@ -25,6 +27,12 @@ pub struct Manifest {
     pub node: Node,
     /// `[coordination]`
     pub coordination: Coordination,
+    /// `[sources]`
+    pub sources: Sources,
+    /// `[store]`
+    pub store: Store,
+    /// `[signatures]`
+    pub signatures: Trust,
     /// `[[group]]`, in the order in which they are written; never empty.
     pub groups: Vec<Group>,
 }
@@ -57,6 +65,24 @@ pub struct Tls {
     pub ca: PathBuf,
 }
 
+/// `[sources]`: how components come from elsewhere.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Sources {
+    /// A PEM file of authorities beyond those that the machine trusts; it exists.
+    pub ca: Option<PathBuf>,
+    /// How long obtaining one component may take.
+    pub timeout: Duration,
+}
+
+/// `[store]`: what is kept of components.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Store {
+    /// Bytes of components.
+    pub max: u64,
+    /// Bytes of compiled code.
+    pub compiled: u64,
+}
+
 /// `[coordination]`: the coordinator and the session.
 #[derive(Debug, Clone)]
 pub struct Coordination {
@@ -86,8 +112,8 @@ pub struct DigestAuth {
 pub struct Group {
     /// Its name, unique in the manifest.
     pub name: GroupName,
-    /// The component's file.
-    pub component: PathBuf,
+    /// What names the component. A file exists.
+    pub component: Reference,
     /// The guest's settings.
     pub config: BTreeMap<String, String>,
     /// The labels of this node's member.
@@ -124,5 +150,5 @@ pub struct Worker {
     /// Tasks that may wait.
     pub queue: u32,
     /// Another component for the tasks.
-    pub component: Option<PathBuf>,
+    pub component: Option<Reference>,
 }

@@ -19,6 +19,12 @@ pub(super) struct RawManifest {
     /// The coordinator: where the elections and registries are kept.
     #[schemars(required)]
     pub coordination: Option<RawCoordination>,
+    /// How components come from elsewhere.
+    pub sources: Option<RawSources>,
+    /// What the node keeps of components.
+    pub store: Option<RawStore>,
+    /// Whose signatures components need.
+    pub signatures: Option<RawSignatures>,
     /// The groups that this node takes part in, one `[[group]]` each.
     #[schemars(required, length(min = 1, max = 1000))]
     pub group: Option<Vec<RawGroup>>,
@@ -62,6 +68,43 @@ pub(super) struct RawTls {
     /// The certificates of the authorities that other nodes' certificates are checked against.
     #[schemars(required, extend("examples" = ["tls/ca.pem"]))]
     pub ca: Option<PathBuf>,
+}
+
+/// How components come from elsewhere.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RawSources {
+    /// The certificates of authorities that servers and registries are checked against, beside those that the machine trusts.
+    #[schemars(extend("examples" = ["tls/registry-ca.pem"]))]
+    pub ca: Option<PathBuf>,
+    /// How long obtaining one component may take in all, 1s to 1h.
+    #[schemars(extend("default" = "5m"))]
+    pub timeout: Option<String>,
+}
+
+/// What the node keeps of components.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RawStore {
+    /// How many bytes of components are kept, 1MiB to 1TiB. Those not used for longest go first; what a group runs, or can go
+    /// back to, stays.
+    #[schemars(extend("default" = "1GiB"))]
+    pub max: Option<String>,
+    /// How many bytes of compiled code are kept, 1MiB to 1TiB. Whatever is missing is compiled again.
+    #[schemars(extend("default" = "1GiB"))]
+    pub compiled: Option<String>,
+}
+
+/// Whose signatures components need.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RawSignatures {
+    /// Whether a component without a good signature is refused.
+    #[schemars(extend("default" = false))]
+    pub required: Option<bool>,
+    /// The public keys that count, as `bellwether keygen` writes them: `<name>:ed25519:<base64>`.
+    #[schemars(length(max = 64), extend("default" = [], "examples" = [["release:ed25519:xmRzEnSMS+zFbNGQWdcyBfmIWrFcUTiEvsPuGwI1vqM="]]))]
+    pub keys: Option<Vec<String>>,
 }
 
 /// The coordinator: where the elections and registries are kept.
@@ -121,9 +164,10 @@ pub(super) struct RawGroup {
     /// The group's name: 1 to 64 letters, digits, `.`, `_` or `-`, beginning with a letter or digit; not `nodes`.
     #[schemars(required, extend("examples" = ["indexer"]))]
     pub name: Option<String>,
-    /// The WebAssembly component.
+    /// The WebAssembly component: a path, `https://host/x.wasm#sha256=<hex>`, `oci://registry/repository:tag`,
+    /// `oci://registry/repository@sha256:<hex>`, or `sha256:<hex>` for what the node's store or another node has.
     #[schemars(required, extend("examples" = ["indexer.wasm"]))]
-    pub component: Option<PathBuf>,
+    pub component: Option<String>,
     /// Settings that the guest reads through `wasi:config/store`. Numbers and booleans become strings.
     #[schemars(extend("default" = {}, "examples" = [{ "level": "debug" }]))]
     pub config: Option<BTreeMap<String, RawSetting>>,
@@ -203,9 +247,9 @@ pub(super) struct RawWorker {
     /// How many more tasks may wait, 0 to 65536; further ones are refused as `overloaded`.
     #[schemars(range(min = 0, max = 65536), extend("default" = 64))]
     pub queue: Option<u32>,
-    /// Another component for the tasks. Default: the group's component.
+    /// Another component for the tasks, named as the group's is. Default: the group's component.
     #[schemars(extend("examples" = ["indexer-worker.wasm"]))]
-    pub component: Option<PathBuf>,
+    pub component: Option<String>,
 }
 
 /// When `ticker.on-tick` is called, if the component exports it.

@@ -18,7 +18,7 @@ use tonic::{Code, Status};
 
 use super::PeerError;
 use super::limits::PeerLimits;
-use super::link::{Link, Reason, Unanswered};
+use super::link::{Connection, Link, Reason, Unanswered};
 use super::reason::{of_request, reason};
 use super::tls::{Tls, TlsFiles};
 use super::wire::{BYTES_HEADER, HandleRequest, LIMIT_HEADER, WorkersClient, outcome, shorten};
@@ -26,16 +26,16 @@ use super::wire::{BYTES_HEADER, HandleRequest, LIMIT_HEADER, WorkersClient, outc
 /// Sends work to peers. Cheap to clone; all copies share their connections.
 #[derive(Clone)]
 pub struct Peers {
-    inner: Arc<Inner>,
+    pub(super) inner: Arc<Inner>,
 }
 
-struct Inner {
-    this: NodeId,
+pub(super) struct Inner {
+    pub(super) this: NodeId,
     tls: Option<Arc<ClientConfig>>,
-    limits: PeerLimits,
+    pub(super) limits: PeerLimits,
     links: Mutex<Links>,
     /// Where connections live: not with the guests, which may keep their runtime busy.
-    runtime: Handle,
+    pub(super) runtime: Handle,
 }
 
 /// The links by address.
@@ -58,7 +58,7 @@ impl fmt::Debug for Peers {
 }
 
 /// Why one attempt to have work done failed.
-enum Failure {
+pub(super) enum Failure {
     /// What the sender is told.
     Final(WorkError),
     /// The connection turned out to be gone before the peer saw anything: another one may be better.
@@ -143,7 +143,7 @@ impl Peers {
     }
 }
 
-fn unreachable(to: &Member, why: &str) -> WorkError {
+pub(super) fn unreachable(to: &Member, why: &str) -> WorkError {
     WorkError::Unreachable(shorten(format!("{} at {}: {why}", to.id, to.address)))
 }
 
@@ -153,7 +153,7 @@ impl Inner {
     }
 
     /// The link to an address; none if there are as many as may be, and all of them are busy.
-    fn link(&self, address: &str) -> Result<Option<Arc<Link>>, Reason> {
+    pub(super) fn link(&self, address: &str) -> Result<Option<Arc<Link>>, Reason> {
         let mut links = self.lock();
         links.uses += 1;
         let at = links.uses;
@@ -189,12 +189,16 @@ impl Inner {
         let mut client = WorkersClient::with_origin(connection.clone(), link.origin.clone())
             .max_encoding_message_size(largest)
             .max_decoding_message_size(largest);
-        let status = match client.handle(request).await {
-            Ok(response) => return outcome(response.into_inner()).map_err(Failure::Final),
-            Err(status) => status,
-        };
+        match client.handle(request).await {
+            Ok(response) => outcome(response.into_inner()).map_err(Failure::Final),
+            Err(status) => Err(self.failure(to, &connection, &status).await),
+        }
+    }
+
+    /// What an attempt came to that ended with a status.
+    pub(super) async fn failure(&self, to: &Member, connection: &Connection, status: &Status) -> Failure {
         // A status with a source was made here, of an error of transport; one without came from the peer.
-        let Some(failure) = status.source() else { return Err(Failure::Final(self.refusal(to, &status))) };
+        let Some(failure) = status.source() else { return Failure::Final(self.refusal(to, status)) };
         let untouched = failure.downcast_ref::<Unanswered>().is_some_and(|unanswered| unanswered.untouched);
         let why = match of_request(failure) {
             Some(why) => why.to_owned(),
@@ -203,7 +207,7 @@ impl Inner {
                 connection.why(failure).await
             }
         };
-        Err(if untouched { Failure::Untouched(why) } else { Failure::Final(unreachable(to, &why)) })
+        if untouched { Failure::Untouched(why) } else { Failure::Final(unreachable(to, &why)) }
     }
 
     /// What a status means that the peer sent, or that tonic made of a message.

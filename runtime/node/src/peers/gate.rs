@@ -20,12 +20,18 @@ use tonic::{Code, Status};
 use super::Tasks;
 use super::limits::PeerLimits;
 use super::wire::{
-    BYTES_HEADER, HandleRequest, HandleResponse, LIMIT_HEADER, PREFIX, TIMEOUT_HEADER, Workers, WorkersServer,
-    parse_timeout, response, shorten,
+    BYTES_HEADER, FetchRequest, FetchResponse, HandleRequest, HandleResponse, LIMIT_HEADER, PREFIX, TIMEOUT_HEADER,
+    Workers, WorkersServer, fetch_response, parse_timeout, response, shorten,
 };
 
 /// The unit in which bytes are counted: a semaphore's permits are asked for as a `u32`.
 const UNIT: usize = 1 << 10;
+
+/// The longest part of a component.
+const PART: usize = 1 << 20;
+
+/// Parts that are read at once, of all components together.
+const PARTS_AT_ONCE: usize = 16;
 
 /// How far the server has come in stopping.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -48,7 +54,12 @@ pub(super) async fn reached(watched: &mut watch::Receiver<Phase>, phase: Phase) 
 pub(super) struct Gate {
     inner: WorkersServer<Handler>,
     shared: Arc<Shared>,
+    proven: Proven,
 }
+
+/// Whether the peer has proved that it belongs to the cluster.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Proven(pub bool);
 
 struct Shared {
     limits: PeerLimits,
@@ -65,7 +76,7 @@ impl Gate {
     pub(super) fn new(tasks: Arc<dyn Tasks>, limits: &PeerLimits, phase: watch::Receiver<Phase>) -> Self {
         let largest = limits.encoded();
         let bytes = usize::try_from(limits.in_flight_bytes).unwrap_or(usize::MAX).max(largest.saturating_add(PREFIX));
-        let inner = WorkersServer::new(Handler { tasks, limits: limits.clone() })
+        let inner = WorkersServer::new(Handler { tasks, limits: limits.clone(), parts: Semaphore::new(PARTS_AT_ONCE) })
             .max_decoding_message_size(largest)
             .max_encoding_message_size(largest);
         let shared = Shared {
@@ -74,7 +85,12 @@ impl Gate {
             limits: limits.clone(),
             phase,
         };
-        Self { inner, shared: Arc::new(shared) }
+        Self { inner, shared: Arc::new(shared), proven: Proven(false) }
+    }
+
+    /// For one connection.
+    pub(super) fn of(&self, proven: Proven) -> Self {
+        Self { proven, ..self.clone() }
     }
 }
 
@@ -126,7 +142,7 @@ impl hyper::service::Service<Request<Incoming>> for Gate {
     type Future = Pin<Box<dyn Future<Output = Result<Response<Body>, Infallible>> + Send>>;
 
     fn call(&self, request: Request<Incoming>) -> Self::Future {
-        let Self { mut inner, shared } = self.clone();
+        let Self { mut inner, shared, proven } = self.clone();
         Box::pin(async move {
             let (permits, length, deadline) = match shared.admit(request.headers()) {
                 Ok(admitted) => admitted,
@@ -134,6 +150,7 @@ impl hyper::service::Service<Request<Incoming>> for Gate {
             };
             let mut request = request.map(|body| Limited::new(body, length));
             request.extensions_mut().insert(deadline);
+            request.extensions_mut().insert(proven);
             let mut phase = shared.phase.clone();
             let status = tokio::select! {
                 response = inner.call(request) => match response {
@@ -181,6 +198,8 @@ fn hold(response: Response<Body>, permits: Permits) -> Response<Body> {
 struct Handler {
     tasks: Arc<dyn Tasks>,
     limits: PeerLimits,
+    /// Parts of components that are read at once.
+    parts: Semaphore,
 }
 
 #[tonic::async_trait]
@@ -207,5 +226,24 @@ impl Workers for Handler {
             outcome => outcome,
         };
         Ok(tonic::Response::new(response(outcome)))
+    }
+
+    async fn fetch(&self, request: tonic::Request<FetchRequest>) -> Result<tonic::Response<FetchResponse>, Status> {
+        if request.extensions().get() != Some(&Proven(true)) {
+            return Err(Status::permission_denied(
+                "components are given only to peers that show a certificate, and to those on the same machine; set `node.tls`",
+            ));
+        }
+        let bad = |error: bellwether_core::id::BadName| Status::invalid_argument(shorten(error.to_string()));
+        let FetchRequest { group, recipient, digest, offset, .. } = request.into_inner();
+        let (group, recipient) = (GroupName::new(group).map_err(bad)?, NodeId::new(recipient).map_err(bad)?);
+        let digest = <[u8; 32]>::try_from(digest.as_ref())
+            .map_err(|_| Status::invalid_argument("the digest is not of 32 bytes"))?;
+        let Ok(_turn) = self.parts.try_acquire() else {
+            return Err(Status::resource_exhausted("too many parts at once"));
+        };
+        let most = usize::try_from(self.limits.message_bytes).unwrap_or(usize::MAX).min(PART);
+        let part = self.tasks.part(group, recipient, digest.into(), offset, most).await;
+        Ok(tonic::Response::new(fetch_response(part)))
     }
 }

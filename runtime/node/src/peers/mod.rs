@@ -12,8 +12,11 @@
 //! With TLS both sides show a certificate and check the other's against the same authorities; TLS 1.3 is the only version
 //! spoken. A node's certificate must be good for both sides (server and client) and name the host of its advertised address.
 //! What is checked is that the peer belongs to the cluster, not which of its nodes it is: nodes of one cluster trust each other.
+//!
+//! Components are given only to peers that have shown a certificate, and to those on this machine.
 
 mod client;
+mod fetch;
 mod gate;
 mod limits;
 mod link;
@@ -27,6 +30,7 @@ use std::time::Duration;
 
 use bellwether_core::id::{GroupName, NodeId};
 use bellwether_core::work::{Task, WorkError};
+use bellwether_source::Digest;
 use bytes::Bytes;
 use futures::future::BoxFuture;
 
@@ -47,6 +51,31 @@ pub trait Tasks: Send + Sync + 'static {
         task: Task,
         deadline: Duration,
     ) -> BoxFuture<'_, Result<Bytes, WorkError>>;
+
+    /// Gives a part of a component that the group runs, or can go back to, from `offset` on and of at most `most` bytes. Called
+    /// only for peers that have proved themselves. A node that keeps none has none.
+    fn part(
+        &self,
+        group: GroupName,
+        recipient: NodeId,
+        digest: Digest,
+        offset: u64,
+        most: usize,
+    ) -> BoxFuture<'_, Result<Part, WorkError>> {
+        let _ = (group, recipient, digest, offset, most);
+        Box::pin(async { Err(WorkError::Other("this node keeps no components".into())) })
+    }
+}
+
+/// A part of a component.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Part {
+    /// Its bytes.
+    pub data: Bytes,
+    /// The length of the whole.
+    pub whole: u64,
+    /// The signatures that came with it, as in a `.sig` file; only with the first part.
+    pub signatures: String,
 }
 
 /// Why the links between nodes could not be set up.

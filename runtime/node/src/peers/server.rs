@@ -15,7 +15,7 @@ use tokio::task::{JoinHandle, JoinSet};
 use tokio_rustls::TlsAcceptor;
 use tracing::{debug, warn};
 
-use super::gate::{Gate, Phase, reached};
+use super::gate::{Gate, Phase, Proven, reached};
 use super::limits::{CONNECTION_WINDOW, FRAME, PeerLimits, STREAM_WINDOW};
 use super::reason::{of_io, reason};
 use super::tls::{Tls, TlsFiles};
@@ -230,8 +230,11 @@ impl Server {
                         () = reached(&mut phase, Phase::Draining) => {}
                     }
                 }
-                Ok(Ok(Stream::Plain(stream))) => serve(stream, peer, gate, &http, phase).await,
-                Ok(Ok(Stream::Tls(stream))) => serve(stream, peer, gate, &http, phase).await,
+                // Whoever is on this machine could read this node's files as well as this.
+                Ok(Ok(Stream::Plain(stream))) => {
+                    serve(stream, peer, gate.of(Proven(peer.ip().is_loopback())), &http, phase).await;
+                }
+                Ok(Ok(Stream::Tls(stream))) => serve(stream, peer, gate.of(Proven(true)), &http, phase).await,
             }
         }
     }

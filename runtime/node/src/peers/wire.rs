@@ -6,6 +6,7 @@ use bellwether_core::id::Epoch;
 use bellwether_core::work::WorkError;
 use bytes::Bytes;
 
+use super::Part;
 use super::limits::MAX_TEXT;
 
 #[allow(missing_docs, unused_qualifications, clippy::all, reason = "generated from proto/peers.proto")]
@@ -13,11 +14,14 @@ mod generated {
     tonic::include_proto!("bellwether.peers.v1");
 }
 
+pub(super) use self::generated::fetch_response::Outcome as FetchOutcome;
 pub(super) use self::generated::handle_response::Outcome;
 pub(super) use self::generated::refusal::Kind;
 pub(super) use self::generated::workers_client::WorkersClient;
 pub(super) use self::generated::workers_server::{Workers, WorkersServer};
-pub(super) use self::generated::{HandleRequest, HandleResponse, Nothing, Refusal};
+pub(super) use self::generated::{
+    FetchRequest, FetchResponse, HandleRequest, HandleResponse, Nothing, Part as WirePart, Refusal,
+};
 
 /// The header that says how long the encoded request is.
 pub(super) const BYTES_HEADER: &str = "bellwether-bytes";
@@ -40,7 +44,7 @@ pub(super) fn response(outcome: Result<Bytes, WorkError>) -> HandleResponse {
     HandleResponse { outcome: Some(outcome) }
 }
 
-fn kind(error: WorkError) -> Kind {
+pub(super) fn kind(error: WorkError) -> Kind {
     match error {
         WorkError::StaleEpoch(Epoch(seen)) => Kind::StaleEpoch(seen),
         WorkError::Overloaded => Kind::Overloaded(Nothing {}),
@@ -62,7 +66,12 @@ pub(super) fn outcome(response: HandleResponse) -> Result<Bytes, WorkError> {
         Some(Outcome::Refusal(refusal)) => refusal.kind,
         None => None,
     };
-    Err(match kind {
+    Err(error(kind))
+}
+
+/// What a refusal means.
+pub(super) fn error(kind: Option<Kind>) -> WorkError {
+    match kind {
         Some(Kind::StaleEpoch(seen)) => WorkError::StaleEpoch(Epoch(seen)),
         Some(Kind::Overloaded(Nothing {})) => WorkError::Overloaded,
         Some(Kind::Failed(how)) => WorkError::Failed(shorten(how)),
@@ -72,7 +81,25 @@ pub(super) fn outcome(response: HandleResponse) -> Result<Bytes, WorkError> {
         Some(Kind::NotLeader(Nothing {})) => WorkError::NotLeader,
         Some(Kind::Other(what)) => WorkError::Other(shorten(what)),
         None => WorkError::Other("the peer refused for a reason that this version does not know".to_owned()),
-    })
+    }
+}
+
+/// Puts a part of a component into words that the one who asked understands.
+pub(super) fn fetch_response(part: Result<Part, WorkError>) -> FetchResponse {
+    let outcome = match part {
+        Ok(Part { data, whole, signatures }) => FetchOutcome::Part(WirePart { data, whole, signatures }),
+        Err(error) => FetchOutcome::Refusal(Refusal { kind: Some(kind(error)) }),
+    };
+    FetchResponse { outcome: Some(outcome) }
+}
+
+/// The part that a peer's response holds.
+pub(super) fn part(response: FetchResponse) -> Result<Part, WorkError> {
+    match response.outcome {
+        Some(FetchOutcome::Part(WirePart { data, whole, signatures })) => Ok(Part { data, whole, signatures }),
+        Some(FetchOutcome::Refusal(refusal)) => Err(error(refusal.kind)),
+        None => Err(error(None)),
+    }
 }
 
 /// Cuts a text that a guest or a peer made as long as it liked.

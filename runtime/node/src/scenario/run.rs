@@ -99,8 +99,10 @@ impl Stage<'_> {
         if let Some(held) = held {
             return Ok(held);
         }
-        let compiled = crate::guests::compile(self.engine, file, &mut Vec::new()).await;
-        let compiled = compiled.map_err(|failure| failure.reason)?;
+        let shown = file.display();
+        let bytes =
+            tokio::fs::read(file).await.map_err(|error| format!("the component {shown} cannot be read: {error}"))?;
+        let compiled = self.engine.compile(bytes.into()).await.map_err(|error| format!("{shown}: {error}"))?;
         lock(&self.compiled).insert(file.to_owned(), compiled.clone());
         Ok(compiled)
     }

@@ -17,7 +17,7 @@ use super::super::raw::{
     RawElectionFormat, RawEnv, RawFileMode, RawFolder, RawGrants, RawGroup, RawLastResort, RawLimits, RawOnFailure,
     RawProbation, RawSetting, RawStateGrant, RawTick, RawTickWhen, RawWatch, RawWorker,
 };
-use super::{Context, DAY, HOUR, MILLISECOND};
+use super::{Context, DAY, HOUR, MILLISECOND, sources};
 
 /// The name that the znode of the nodes' heartbeats has, beside those of the groups.
 const RESERVED: &str = "nodes";
@@ -71,7 +71,7 @@ pub(super) fn check_all(cx: &mut Context<'_>, raw: Vec<RawGroup>) -> Option<Vec<
 }
 
 fn check(cx: &mut Context<'_>, at: &str, name: Option<GroupName>, raw: RawGroup) -> Option<Group> {
-    let component = raw.component.and_then(|path| cx.file(&child(at, "component"), &path, "the component"));
+    let component = raw.component.and_then(|text| sources::component(cx, &child(at, "component"), &text));
     let config = config(cx, &child(at, "config"), raw.config.unwrap_or_default());
     let labels = labels(cx, &child(at, "labels"), raw.labels.unwrap_or_default());
     let worker = worker(cx, &child(at, "worker"), raw.worker.unwrap_or_default());
@@ -172,7 +172,7 @@ fn worker(cx: &mut Context<'_>, at: &str, raw: RawWorker) -> Worker {
     Worker {
         parallelism: raw.parallelism.unwrap_or_else(|| u32::try_from(cores()).unwrap_or(1)),
         queue: raw.queue.unwrap_or(64),
-        component: raw.component.and_then(|path| cx.file(&child(at, "component"), &path, "the component")),
+        component: raw.component.and_then(|text| sources::component(cx, &child(at, "component"), &text)),
     }
 }
 

@@ -3,6 +3,7 @@
 mod coordination;
 mod group;
 mod node;
+mod sources;
 
 use std::fmt::Display;
 use std::io::Read;
@@ -41,8 +42,12 @@ pub(super) struct Context<'c> {
 pub(super) fn check(cx: &mut Context<'_>, raw: RawManifest, path: &Path) -> Option<Manifest> {
     let node = node::check(cx, raw.node.unwrap_or_default());
     let coordination = coordination::check(cx, raw.coordination.unwrap_or_default());
+    let sources = sources::check(cx, raw.sources.unwrap_or_default());
+    let store = sources::store(cx, raw.store.unwrap_or_default());
+    let signatures = sources::signatures(cx, raw.signatures.unwrap_or_default());
     let groups = group::check_all(cx, raw.group.unwrap_or_default());
-    Some(Manifest { path: path.to_owned(), node: node?, coordination: coordination?, groups: groups? })
+    let (path, node, coordination) = (path.to_owned(), node?, coordination?);
+    Some(Manifest { path, node, coordination, sources, store, signatures, groups: groups? })
 }
 
 impl Context<'_> {

@@ -126,7 +126,7 @@ fn tls(cx: &mut Context<'_>, raw: RawTls) -> Option<Tls> {
 }
 
 /// The path of a PEM file that has a block of the right kind. Whether the block is sound shows when it is used.
-fn pem(cx: &mut Context<'_>, key: &str, path: &Path, kind: &str) -> Option<std::path::PathBuf> {
+pub(super) fn pem(cx: &mut Context<'_>, key: &str, path: &Path, kind: &str) -> Option<std::path::PathBuf> {
     let (full, contents) = cx.contents(key, path, "the file", MAX_PEM)?;
     let contents = String::from_utf8_lossy(&contents);
     if contents.lines().any(|line| line.starts_with("-----BEGIN ") && line.trim_end().ends_with(kind)) {
