@@ -7,6 +7,7 @@ use crate::callback::{Callback, PrepareFailure, Step};
 use crate::event::Source;
 use crate::id::{CallId, Epoch, Generation, GroupName, InstanceId, ReleaseId, RequestId, Tag};
 use crate::member::{Leader, Member};
+use crate::release::{ReleaseError, ReleaseReply};
 use crate::request::Request;
 use crate::state::{StateError, StateReply};
 use crate::time::Moment;
@@ -91,6 +92,8 @@ pub enum Answer {
     Resigned(bool),
     /// To `Swap`.
     Swapped(SwapOutcome),
+    /// To `Release`.
+    Release(Result<ReleaseReply, ReleaseError>),
 }
 
 /// Something to do.

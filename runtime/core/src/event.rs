@@ -1,10 +1,12 @@
 //! What happens to a node: everything that reaches the core comes as one of these, in one order.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::callback::{CallFailure, PrepareFailure, Prepared, Returned};
 use crate::id::{CallId, Generation, GroupName, InstanceId, ReleaseId, RequestId, SessionId, Tag};
+use crate::release::{Numbered, ReleaseOp};
 use crate::request::{Reply, RequestError};
 use crate::state::StateOp;
 
@@ -62,6 +64,8 @@ pub enum Source {
     Earlier(ReleaseId),
     /// The component in this file, with the manifest's configuration, grants and limits.
     File(PathBuf),
+    /// A release that was deployed to the group, with the manifest's grants and limits.
+    Wanted(Arc<Numbered>),
 }
 
 /// Who asks for something.
@@ -86,6 +90,8 @@ pub enum Ask {
     Resign,
     /// Run another release → [`crate::command::Answer::Swapped`], when the swap has ended.
     Swap(Source),
+    /// The group's releases: what is deployed, and changes of it → [`crate::command::Answer::Release`].
+    Release(ReleaseOp),
 }
 
 /// Something that happened.

@@ -10,6 +10,7 @@ use crate::id::{CallId, Epoch, InstanceId, RequestId, Tag};
 use crate::link::{self, Cx, Purpose};
 use crate::member::Member;
 use crate::registry::{self, Members, Register, Registry};
+use crate::release::ReleaseError;
 use crate::request::{Reply, RequestError};
 use crate::state::{StateError, StateOp};
 use crate::store::{self, Store};
@@ -333,6 +334,10 @@ impl Group {
                 cx.out.push(Command::Answer { request, answer: Answer::Resigned(led) });
             }
             Ask::Swap(source) => self.guest.ask_swap(cx, request, source),
+            Ask::Release(_) => {
+                let why = "this node does not take part in rollouts".to_owned();
+                cx.out.push(Command::Answer { request, answer: Answer::Release(Err(ReleaseError::Other(why))) });
+            }
             Ask::State(op) => match self.may(asker, &op) {
                 Ok(()) => {
                     let fence = if matches!(asker, Asker::Guest(_)) { self.election.fence() } else { None };

@@ -26,6 +26,7 @@ pub mod member;
 pub mod node;
 mod probation;
 mod registry;
+pub mod release;
 pub mod request;
 pub mod state;
 pub mod status;

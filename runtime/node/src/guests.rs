@@ -232,13 +232,18 @@ impl Guests {
             match &source {
                 Source::Current => promoted.back().cloned(),
                 Source::Earlier(wanted) => promoted.iter().find(|release| release.id == *wanted).cloned(),
-                Source::Manifest | Source::File(_) => None,
+                Source::Manifest | Source::File(_) | Source::Wanted(_) => None,
             }
         };
         let release = match (held, source) {
             (Some(held), _) => held,
             (None, Source::Earlier(wanted)) => {
                 let reason = format!("release {wanted} is not held any more");
+                return Err(PrepareFailure { step: Step::Read, reason });
+            }
+            (None, Source::Wanted(release)) => {
+                let reference = &release.wanted.component.reference;
+                let reason = format!("this node cannot obtain {reference}");
                 return Err(PrepareFailure { step: Step::Read, reason });
             }
             (None, Source::File(file)) => self.spec.load(&self.engine, &file, &mut took).await?,
