@@ -93,7 +93,7 @@ pub enum Answer {
     /// To `Swap`.
     Swapped(SwapOutcome),
     /// To `Release`.
-    Release(Result<ReleaseReply, ReleaseError>),
+    Release(Result<Box<ReleaseReply>, ReleaseError>),
 }
 
 /// Something to do.

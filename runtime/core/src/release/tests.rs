@@ -1,3 +1,4 @@
+use super::change::{MAX_TEXT, size};
 use super::*;
 
 fn node(name: &str) -> NodeId {
