@@ -18,8 +18,9 @@ use futures::future::BoxFuture;
 use tokio::sync::{mpsc, oneshot};
 
 use crate::admin::{
-    CallbackCounts, Control, ControlError, GroupStatus, NodeStatus, ReleaseStatus, Role, SessionState, SessionStatus,
-    StepTime, SwapOutcome, SwapReport, SwapRequest, TaskCounts, WatchScope,
+    CallbackCounts, Control, ControlError, DeployRequest, GroupStatus, NodeStatus, Planned, ReleaseStatus, Role,
+    RollbackRequest, RolloutStatus, SessionState, SessionStatus, Steer, SteerRequest, StepTime, SwapOutcome,
+    SwapReport, SwapRequest, TaskCounts, WatchScope,
 };
 use crate::clock;
 use crate::driver::Inquiry;
@@ -42,7 +43,7 @@ pub(crate) struct NodeControl {
 /// How long the status waits for the coordinator to say who leads.
 const LEADER_PATIENCE: Duration = Duration::from_secs(1);
 
-fn stopped() -> ControlError {
+pub(crate) fn stopped() -> ControlError {
     ControlError::Unavailable("the node has stopped".into())
 }
 
@@ -61,7 +62,7 @@ impl NodeControl {
         status.await.map_err(|_| stopped())
     }
 
-    fn known(&self, group: &GroupName) -> Result<(), ControlError> {
+    pub(crate) fn known(&self, group: &GroupName) -> Result<(), ControlError> {
         if self.shared.groups.contains_key(group) {
             return Ok(());
         }
@@ -69,7 +70,7 @@ impl NodeControl {
         Err(ControlError::UnknownGroup { name: group.to_string(), known })
     }
 
-    async fn ask(&self, group: &GroupName, ask: Ask) -> Result<Answer, ControlError> {
+    pub(crate) async fn ask(&self, group: &GroupName, ask: Ask) -> Result<Answer, ControlError> {
         self.known(group)?;
         self.shared.ask(group, Asker::Operator, ask).await.ok_or_else(stopped)
     }
@@ -151,8 +152,7 @@ impl NodeControl {
 
     async fn group_status(&self, group: &bellwether_core::status::GroupStatus) -> GroupStatus {
         let shared = self.shared.groups.get(&group.name);
-        let component =
-            self.guests.get(&group.name).and_then(|guests| guests.file()).map(|file| file.display().to_string());
+        let component = self.guests.get(&group.name).and_then(|guests| guests.origin());
         let count = |of: fn(&crate::shared::Counts) -> &std::sync::atomic::AtomicU64| {
             shared.map_or(0, |group| of(&group.counts).load(Ordering::Relaxed))
         };
@@ -197,13 +197,18 @@ impl NodeControl {
         }
     }
 
-    async fn state(&self, group: &GroupName, op: StateOp) -> Result<StateReply, ControlError> {
-        // The core keeps a question until it is connected again; an operator wants to hear that it is not.
+    /// The core keeps a question until it is connected again; an operator wants to hear that it is not.
+    pub(crate) async fn connected(&self) -> Result<(), ControlError> {
         let (status, _) = self.inquire().await?;
-        if !matches!(status.state, CoreSession::Connected) {
-            let why = status.trouble.unwrap_or_else(|| "there is no session yet".into());
-            return Err(ControlError::Unavailable(format!("the coordinator cannot be asked: {why}")));
+        if matches!(status.state, CoreSession::Connected) {
+            return Ok(());
         }
+        let why = status.trouble.unwrap_or_else(|| "there is no session yet".into());
+        Err(ControlError::Unavailable(format!("the coordinator cannot be asked: {why}")))
+    }
+
+    async fn state(&self, group: &GroupName, op: StateOp) -> Result<StateReply, ControlError> {
+        self.connected().await?;
         match self.ask(group, Ask::State(op)).await? {
             Answer::State(result) => result.map_err(ControlError::from),
             _ => Err(stopped()),
@@ -271,6 +276,22 @@ impl Control for NodeControl {
             }
         }
         .boxed()
+    }
+
+    fn rollout(&self, group: GroupName) -> Reply<'_, RolloutStatus> {
+        async move { self.releases(&group).await }.boxed()
+    }
+
+    fn deploy(&self, group: GroupName, request: DeployRequest) -> Reply<'_, Planned> {
+        async move { self.begin_deploy(&group, request).await }.boxed()
+    }
+
+    fn rollback(&self, group: GroupName, request: RollbackRequest) -> Reply<'_, Planned> {
+        async move { self.begin_rollback(&group, request).await }.boxed()
+    }
+
+    fn steer(&self, group: GroupName, steer: Steer, request: SteerRequest) -> Reply<'_, RolloutStatus> {
+        async move { self.steer_rollout(&group, steer, request).await }.boxed()
     }
 
     fn stop(&self) {

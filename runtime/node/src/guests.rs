@@ -9,6 +9,7 @@ use std::time::Duration;
 use bellwether_core::callback::{CallFailure, Callback, PrepareFailure, Prepared, Returned, Step};
 use bellwether_core::event::{Event, Source};
 use bellwether_core::id::{CallId, Epoch, InstanceId, ReleaseId};
+use bellwether_core::release::Wanted;
 use bellwether_guest::{Component, Engine, Grants, Host, Instance, Limits, Linked, PoolOptions, WorkerPool};
 use bytes::Bytes;
 use serde::Serialize;
@@ -20,6 +21,7 @@ use crate::effects;
 use crate::host::InstanceHost;
 use crate::manifest;
 use crate::shared::{GroupShared, NodeShared, lock};
+use crate::wanted::Wish;
 
 /// What a group runs, but for the file of the component: the manifest's part of every release.
 #[derive(Debug, Clone)]
@@ -51,7 +53,7 @@ impl ReleaseSpec {
     }
 
     /// The release as one unit: whatever differs makes another one.
-    fn id(&self, component: &Component, worker: &Component) -> ReleaseId {
+    pub fn id(&self, component: &str, worker: &str, config: &BTreeMap<String, String>) -> ReleaseId {
         #[derive(Serialize)]
         struct Unit<'a> {
             component: &'a str,
@@ -60,13 +62,7 @@ impl ReleaseSpec {
             grants: &'a Grants,
             limits: &'a Limits,
         }
-        let unit = Unit {
-            component: component.digest(),
-            worker: worker.digest(),
-            config: &self.config,
-            grants: &self.grants,
-            limits: &self.limits,
-        };
+        let unit = Unit { component, worker, config, grants: &self.grants, limits: &self.limits };
         // Serialising these cannot fail: all keys are text.
         let text = serde_json::to_vec(&unit).unwrap_or_default();
         ReleaseId(hex::encode(Sha256::digest(text)).into())
@@ -81,28 +77,39 @@ impl ReleaseSpec {
     ) -> Result<Release, PrepareFailure> {
         let component = compile(engine, file, took).await?;
         let worker = match &self.worker {
-            Some(file) => compile(engine, file, &mut Vec::new()).await?,
-            None => component.clone(),
+            Some(file) => (compile(engine, file, &mut Vec::new()).await?, file.display().to_string()),
+            None => (component.clone(), file.display().to_string()),
         };
+        self.link((component, file.display().to_string()), worker, &self.config, took)
+    }
+
+    /// Makes a release of components and where each comes from: gives them what the manifest grants, and this configuration.
+    pub fn link(
+        &self,
+        (component, origin): (Component, String),
+        (worker, workers): (Component, String),
+        config: &BTreeMap<String, String>,
+        took: &mut Vec<(Step, Duration)>,
+    ) -> Result<Release, PrepareFailure> {
         let before = clock::now();
-        let link = |component: &Component, file: &Path| {
+        let link = |component: &Component, origin: &str| {
             component
-                .link(&self.grants, &self.limits, self.config.clone())
-                .map_err(|error| named(file, PrepareFailure::from(error)))
+                .link(&self.grants, &self.limits, config.clone())
+                .map_err(|error| named(origin, PrepareFailure::from(error)))
         };
         let release = Release {
-            id: self.id(&component, &worker),
-            file: file.to_owned(),
-            linked: link(&component, file)?,
-            tasks: link(&worker, self.worker.as_deref().unwrap_or(file))?,
+            id: self.id(component.digest(), worker.digest(), config),
+            linked: link(&component, &origin)?,
+            tasks: link(&worker, &workers)?,
+            origin,
         };
         took.push((Step::Check, clock::now().since(before)));
         Ok(release)
     }
 }
 
-fn named(file: &Path, failure: PrepareFailure) -> PrepareFailure {
-    PrepareFailure { reason: format!("{}: {}", file.display(), failure.reason), ..failure }
+pub(crate) fn named(origin: impl std::fmt::Display, failure: PrepareFailure) -> PrepareFailure {
+    PrepareFailure { reason: format!("{origin}: {}", failure.reason), ..failure }
 }
 
 /// Releases that a group can go back to, the present one counted.
@@ -117,15 +124,16 @@ pub(crate) async fn compile(
     took: &mut Vec<(Step, Duration)>,
 ) -> Result<Component, PrepareFailure> {
     let began = clock::now();
-    let bytes = read(file).await.map_err(|reason| named(file, PrepareFailure { step: Step::Read, reason }))?;
+    let bytes =
+        read(file).await.map_err(|reason| named(file.display(), PrepareFailure { step: Step::Read, reason }))?;
     let read = clock::now();
     took.push((Step::Read, read.since(began)));
-    let component = engine.compile(bytes).await.map_err(|error| named(file, PrepareFailure::from(error)))?;
+    let component = engine.compile(bytes).await.map_err(|error| named(file.display(), PrepareFailure::from(error)))?;
     took.push((Step::Compile, clock::now().since(read)));
     Ok(component)
 }
 
-async fn read(file: &Path) -> Result<Bytes, String> {
+pub(crate) async fn read(file: &Path) -> Result<Bytes, String> {
     let about = tokio::fs::metadata(file).await.map_err(|error| match error.kind() {
         std::io::ErrorKind::NotFound => "there is no such file: build the guest, or correct the path".to_owned(),
         _ => format!("cannot be read: {error}"),
@@ -143,7 +151,8 @@ async fn read(file: &Path) -> Result<Bytes, String> {
 #[derive(Clone)]
 pub(crate) struct Release {
     pub id: ReleaseId,
-    pub file: PathBuf,
+    /// Where its component came from, for people.
+    pub origin: String,
     linked: Linked,
     tasks: Linked,
 }
@@ -211,9 +220,19 @@ impl Guests {
         })
     }
 
-    /// The file that the running release was read from.
-    pub fn file(&self) -> Option<PathBuf> {
-        lock(&self.promoted).back().map(|release| release.file.clone())
+    /// Where the running release came from.
+    pub fn origin(&self) -> Option<String> {
+        lock(&self.promoted).back().map(|release| release.origin.clone())
+    }
+
+    /// Obtains, compiles and links what shall be deployed, and gives it as the group's document has it.
+    pub async fn check(&self, wish: Wish) -> Result<Wanted, PrepareFailure> {
+        self.spec.check(&self.engine, wish).await
+    }
+
+    /// What the manifest's release is made of.
+    pub fn manifest(&self) -> Wish {
+        self.spec.wish()
     }
 
     pub fn prepare(self: &Arc<Self>, instance: InstanceId, source: Source) {
@@ -232,7 +251,12 @@ impl Guests {
             match &source {
                 Source::Current => promoted.back().cloned(),
                 Source::Earlier(wanted) => promoted.iter().find(|release| release.id == *wanted).cloned(),
-                Source::Manifest | Source::File(_) | Source::Wanted(_) => None,
+                // What runs or ran is at hand, even if it is not to be had any more.
+                Source::Wanted(deployed) => {
+                    let id = self.spec.wanted_id(&deployed.wanted);
+                    promoted.iter().find(|release| release.id == id).cloned()
+                }
+                Source::Manifest | Source::File(_) => None,
             }
         };
         let release = match (held, source) {
@@ -241,10 +265,8 @@ impl Guests {
                 let reason = format!("release {wanted} is not held any more");
                 return Err(PrepareFailure { step: Step::Read, reason });
             }
-            (None, Source::Wanted(release)) => {
-                let reference = &release.wanted.component.reference;
-                let reason = format!("this node cannot obtain {reference}");
-                return Err(PrepareFailure { step: Step::Read, reason });
+            (None, Source::Wanted(deployed)) => {
+                self.spec.load_wanted(&self.engine, &deployed.wanted, &mut took).await?
             }
             (None, Source::File(file)) => self.spec.load(&self.engine, &file, &mut took).await?,
             (None, Source::Current | Source::Manifest) => {

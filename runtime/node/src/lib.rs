@@ -16,9 +16,11 @@ mod host;
 mod identity;
 pub mod manifest;
 pub mod peers;
+mod rollout;
 mod run;
 mod shared;
 mod start;
+mod wanted;
 mod watcher;
 
 pub use check::{CheckReport, check, check_component};
