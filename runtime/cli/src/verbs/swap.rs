@@ -1,12 +1,12 @@
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use bellwether_node::admin::{SwapReport, SwapRequest};
 
 use crate::args::Global;
 use crate::client::CallError;
-use crate::exit::{Exit, Failure};
+use crate::exit::Failure;
 use crate::find::{self, Prefer};
-use crate::{output, render};
+use crate::{output, render, source};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -32,7 +32,7 @@ pub struct Args {
 }
 
 pub async fn run(args: &Args, global: &Global) -> Result<(), Failure> {
-    let component = absolute(&args.file)?;
+    let component = source::absolute(&args.file)?.into();
     let client = find::client(global)?;
     let call = find::group(&client, global, &args.group, Prefer::Only).await?;
     match client.post_long::<SwapReport>(&call.then("swap"), &SwapRequest { component }).await {
@@ -47,20 +47,4 @@ pub async fn run(args: &Args, global: &Global) -> Result<(), Failure> {
             Err(error.into())
         }
     }
-}
-
-/// The path as the node, which runs elsewhere in the file system, needs it.
-fn absolute(file: &Path) -> Result<PathBuf, Failure> {
-    let failed = |why: &dyn std::fmt::Display| {
-        Failure::new(Exit::Component, format!("cannot use the component {}", file.display())).why(why)
-    };
-    let meta = std::fs::metadata(file).map_err(|error| failed(&error))?;
-    if !meta.is_file() {
-        return Err(failed(&"it is not a file"));
-    }
-    let path = std::path::absolute(file).map_err(|error| failed(&error))?;
-    if path.to_str().is_none() {
-        return Err(failed(&"its path is not valid UTF-8, which the admin API needs"));
-    }
-    Ok(path)
 }
