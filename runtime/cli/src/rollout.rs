@@ -39,20 +39,29 @@ pub enum Wish {
     Aborted,
 }
 
+fn going_back(status: &RolloutStatus) -> bool {
+    status.document.rollout.as_ref().is_some_and(|rollout| matches!(rollout.phase, Phase::Back { .. }))
+}
+
 /// How a node stands, in one word for programs and in words for people.
 fn standing(status: &RolloutStatus, number: u64) -> BTreeMap<NodeId, (&'static str, String)> {
-    let back = status.document.rollout.as_ref().is_some_and(|rollout| matches!(rollout.phase, Phase::Back { .. }));
+    let back = going_back(status);
+    let admitted =
+        |node: &NodeId| status.document.rollout.as_ref().is_some_and(|rollout| rollout.admitted.contains(node));
     let nodes = status.nodes.iter().filter_map(|node| {
         let report = node.report.as_ref()?;
         let standing = match &report.state {
             Staging::Failed { number: failed, reason } if *failed == number => {
                 ("failed", format!("failed: {}", one_line(reason)))
             }
-            Staging::Settled if report.running == node.target && back => ("back", "is back".to_owned()),
+            Staging::Settled if back && report.running == node.target => {
+                // Who was never admitted has nowhere to come back from.
+                admitted(&node.node).then(|| ("back", "is back".to_owned()))?
+            }
             Staging::Settled if report.running == Some(number) => ("settled", format!("runs release {number}")),
             Staging::Proving if report.running == Some(number) => ("proving", "is on probation".to_owned()),
             _ if node.target == Some(number) => ("staging", "prepares it".to_owned()),
-            _ if back => ("going-back", "goes back".to_owned()),
+            _ if back && admitted(&node.node) => ("going-back", "goes back".to_owned()),
             _ => return None,
         };
         Some((node.node.clone(), standing))
@@ -125,8 +134,14 @@ impl Teller {
         }
         self.told.extend(standing);
         if let Some(bar) = &self.bar {
-            bar.set_length(status.nodes.len() as u64);
-            let there = self.told.values().filter(|(state, _)| matches!(*state, "settled" | "back")).count();
+            let back = going_back(status);
+            let all = match rollout {
+                Some(rollout) if back => rollout.admitted.len(),
+                _ => status.nodes.len(),
+            };
+            bar.set_length(all as u64);
+            let wanted = if back { "back" } else { "settled" };
+            let there = self.told.values().filter(|(state, _)| *state == wanted).count();
             bar.set_position(there as u64);
             bar.set_message(self.phase.unwrap_or("beginning"));
         }

@@ -126,7 +126,7 @@ pub fn planned(group: &str, planned: &Planned) -> String {
 pub fn status(group: &str, status: &RolloutStatus) -> String {
     let document = &status.document;
     let current = document.current.as_ref();
-    let runs = current.map_or_else(|| "each node's manifest's release".to_owned(), |current| release(current));
+    let runs = current.map_or_else(|| "each node's manifest's release".to_owned(), release);
     let mut text = format!("{group} runs {runs}\n");
     match &document.rollout {
         None => text.push_str("no rollout is under way\n"),
