@@ -218,6 +218,8 @@ impl NodeControl {
     /// Swaps to the component in `file`.
     pub async fn swap_to(&self, group: &GroupName, file: PathBuf) -> Result<SwapReport, ControlError> {
         match self.ask(group, Ask::Swap(Source::File(file))).await? {
+            // To try again does not help where the group has a release for all of its nodes.
+            Answer::Swapped(CoreOutcome::Refused(why)) if self.deployed(group).await => Err(ControlError::Refused(why)),
             Answer::Swapped(outcome) => self.report(outcome, clock::now()),
             _ => Err(stopped()),
         }

@@ -65,6 +65,12 @@ impl NodeControl {
         }
     }
 
+    /// Whether a release is deployed to the group, or on its way, as far as that can be known now.
+    pub(crate) async fn deployed(&self, group: &GroupName) -> bool {
+        let known = self.release(group, ReleaseOp::Get).await;
+        known.is_ok_and(|reply| reply.document.current.is_some() || reply.document.rollout.is_some())
+    }
+
     /// What the group runs as a whole.
     pub(crate) async fn releases(&self, group: &GroupName) -> Result<RolloutStatus, ControlError> {
         self.release(group, ReleaseOp::Nodes).await.map(status)

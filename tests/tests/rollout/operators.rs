@@ -127,7 +127,7 @@ fn a_plan_writes_nothing_and_what_runs_already_is_refused() -> Result<()> {
 
     // One node cannot leave the group's release by itself.
     let swap = call(leader, &["swap", GROUP, &bed.components.variant("probe", 3)?.display().to_string()])?;
-    assert_eq!(swap.code(), Some(1), "{}{}", swap.stdout, swap.stderr);
+    assert_eq!(swap.code(), Some(9), "{}{}", swap.stdout, swap.stderr);
     assert!(swap.stderr.contains("deploy"), "it says what to do instead: {}", swap.stderr);
     bed.assert_all_run(planned_digest(&planned)?)
 }
