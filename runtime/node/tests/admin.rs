@@ -753,7 +753,7 @@ async fn every_example_of_the_documentation_works() {
     let nodes: Vec<Arc<dyn Control>> = vec![Scripted::new("node-1"), Scripted::new("node-2")];
     let served = Served::with(Arc::new(Dev(Mutex::new(nodes))), AdminOptions::default()).await;
     let examples = examples();
-    assert_eq!(examples.len(), 14, "every call has its example: {examples:?}");
+    assert_eq!(examples.len(), 20, "every call has its example: {examples:?}");
     for (method, path, body) in examples {
         let reply = if method == "GET" { served.get(&path).await } else { served.post(&path, &body).await };
         assert!((200..300).contains(&reply.status), "{method} {path}: {} {}", reply.status, reply.text());
