@@ -67,6 +67,8 @@ pub enum SwapOutcome {
 pub struct SwapRecord {
     /// The release that was to take over, if it came so far as to have an id.
     pub release: Option<ReleaseId>,
+    /// Its number, if it was deployed to the group.
+    pub number: Option<u64>,
     /// The one that ran when it began.
     pub from: Option<ReleaseId>,
     /// Whether the node went back by itself, and did not follow anybody's wish.

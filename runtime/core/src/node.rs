@@ -72,6 +72,7 @@ impl Node {
         self.link.safeguards = safeguards;
         for group in self.groups.values_mut() {
             group.election.safeguards = safeguards;
+            group.rollouts.safeguards = safeguards;
         }
         self
     }

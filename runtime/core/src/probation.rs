@@ -21,7 +21,11 @@ pub(crate) struct Trial {
     failures: u32,
     /// The release before, and the state that it gave when it handed over.
     previous: Option<ReleaseId>,
-    handed: Option<Arc<[u8]>>,
+    pub handed: Option<Arc<[u8]>>,
+    /// Whether that is kept when the release has proved itself: the group may go back as long as a rollout is under way.
+    pub keep: bool,
+    /// Whether it has proved itself.
+    proved: bool,
     /// Releases that failed, and how: a bounded number.
     bad: VecDeque<(ReleaseId, String)>,
 }
@@ -31,7 +35,16 @@ const BAD: usize = 32;
 
 impl Trial {
     pub fn new(config: Probation) -> Self {
-        Self { config, until: None, failures: 0, previous: None, handed: None, bad: VecDeque::new() }
+        Self {
+            config,
+            until: None,
+            failures: 0,
+            previous: None,
+            handed: None,
+            keep: false,
+            proved: false,
+            bad: VecDeque::new(),
+        }
     }
 
     /// A release has taken over.
@@ -40,6 +53,17 @@ impl Trial {
         // What was gone back to has proved itself before, and what it replaced is no way back.
         self.until = (!rollback && !self.config.lasts.is_zero() && from.is_some()).then(|| now + self.config.lasts);
         (self.previous, self.handed) = if rollback { (None, None) } else { (from, handed) };
+        self.proved = false;
+    }
+
+    /// The first release since the node started must prove itself, though there is nothing to go back to.
+    pub fn begin_alone(&mut self, now: Moment) {
+        self.until = (!self.config.lasts.is_zero()).then(|| now + self.config.lasts);
+    }
+
+    /// There is no way back any more.
+    pub fn forget(&mut self) {
+        (self.previous, self.handed) = (None, None);
     }
 
     /// Whether the release that runs is on probation.
@@ -51,6 +75,9 @@ impl Trial {
     pub fn tend(&mut self, now: Moment) {
         if self.until.is_some_and(|until| until <= now) {
             self.until = None;
+            self.proved = true;
+        }
+        if self.proved && !self.keep {
             self.handed = None;
         }
     }
@@ -78,12 +105,19 @@ impl Guest {
             return false;
         }
         self.probation.failures += 1;
-        self.probation.failures > self.probation.config.failures && self.go_back(cx, why)
+        if self.probation.failures <= self.probation.config.failures {
+            return false;
+        }
+        self.go_back(cx, why) || {
+            self.runs_badly(cx, why);
+            false
+        }
     }
 
     /// Begins to go back to the release before; says whether there is one.
     pub(crate) fn go_back(&mut self, cx: &mut Cx<'_>, why: &str) -> bool {
         let Some(previous) = self.probation.previous.take() else { return false };
+        self.runs_badly(cx, why);
         if self.swap.is_some() {
             self.roll_back(cx, format!("the release that runs has failed ({why}), and the node goes back"));
         }
@@ -108,7 +142,7 @@ impl Guest {
             Ok(prepared) => {
                 let release = prepared.release.clone();
                 swap.prepared(prepared);
-                if let Some(why) = self.probation.verdict(&release).filter(|_| !swap.is_rollback()) {
+                if let Some(why) = self.probation.verdict(&release).filter(|_| swap.request.is_some()) {
                     let reason = format!(
                         "this release failed its probation on this node before, and is not tried again until the node restarts: {why}"
                     );

@@ -15,6 +15,7 @@ mod change;
 mod tests;
 
 pub use ask::{ReleaseError, ReleaseOp, ReleaseReply};
+pub(crate) use change::bounded;
 pub use change::{Refusal, next_wave};
 
 /// The format of the documents that this version writes, and the newest that it understands.
