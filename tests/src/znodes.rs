@@ -19,6 +19,7 @@ const SESSION_MS: i32 = 20_000;
 const CREATE: i32 = 1;
 const DELETE: i32 = 2;
 const GET_DATA: i32 = 4;
+const SET_DATA: i32 = 5;
 const GET_CHILDREN: i32 = 8;
 const AUTH: i32 = 100;
 const CLOSE: i32 = -11;
@@ -151,6 +152,15 @@ impl Znodes {
     /// When it is not there, has children, or the server does not answer or allow it.
     pub fn delete(&self, path: &str) -> Result<()> {
         self.call(DELETE, Packet::new().text(path).int(-1)).map(drop).with_context(|| format!("deleting {path}"))
+    }
+
+    /// Replaces what a znode holds, whatever its version.
+    ///
+    /// # Errors
+    /// When it is not there, or the server does not answer or allow it.
+    pub fn set(&self, path: &str, data: &[u8]) -> Result<()> {
+        let packet = Packet::new().text(path).bytes(data).int(-1);
+        self.call(SET_DATA, packet).map(drop).with_context(|| format!("writing {path}"))
     }
 
     /// Makes a persistent znode that everybody may read and change.

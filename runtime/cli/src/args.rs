@@ -18,13 +18,17 @@ Exit codes:
   5  the coordinator does not answer, or refuses
   6  something on this machine is missing, taken or not allowed (an address, a folder)
   7  no node answers
+  8  a rollout failed: the group went back to the release before, or is halted
+  9  refused, and nothing was written: the release runs already, another rollout is under way, …
+  10 a rollout was aborted
   130, 143  a second SIGINT or SIGTERM cut a graceful stop short
 
 Examples:
   bellwether dev --nodes 3                    three nodes in one process, no server needed
   bellwether run /etc/bellwether/node.toml    one node of a cluster
   bellwether status --watch                   what it does
-  bellwether swap wordcount v2.wasm           new logic, while it runs";
+  bellwether swap wordcount v2.wasm           new logic, while it runs
+  bellwether deploy wordcount v2.wasm         the same on all nodes of the group, wave by wave";
 
 // Not a doc comment: rustdoc would take the brackets for a link.
 const ADMIN: &str = "The node's admin API: unix:PATH, 127.0.0.1:PORT or [::1]:PORT. Otherwise that of ./bellwether.toml, or \

@@ -227,6 +227,7 @@ fn refused(body: ErrorBody) -> Failure {
     let exit = match body.kind {
         ErrorKind::BadRequest => Exit::Usage,
         ErrorKind::Unavailable => Exit::Coordinator,
+        ErrorKind::Refused => Exit::Refused,
         _ => Exit::Failed,
     };
     let failure = Failure::new(exit, body.message);
@@ -262,5 +263,6 @@ mod tests {
         assert_eq!(exit(ErrorKind::UnknownGroup), Exit::Failed);
         assert_eq!(exit(ErrorKind::BadRequest), Exit::Usage);
         assert_eq!(exit(ErrorKind::Unavailable), Exit::Coordinator);
+        assert_eq!(exit(ErrorKind::Refused), Exit::Refused);
     }
 }

@@ -22,6 +22,12 @@ pub enum Exit {
     Local = 6,
     /// No node answers.
     NoNode = 7,
+    /// A rollout failed: the group went back, or is halted.
+    WentBack = 8,
+    /// The group does not allow it now; nothing was written.
+    Refused = 9,
+    /// A rollout was aborted.
+    Aborted = 10,
 }
 
 impl From<Exit> for i32 {

@@ -8,7 +8,9 @@ mod log;
 mod node;
 mod output;
 mod render;
+mod rollout;
 mod signals;
+mod source;
 mod verbs;
 
 use clap::{CommandFactory, FromArgMatches};

@@ -10,10 +10,12 @@ use std::time::Duration;
 
 use bellwether_core::id::{Epoch, GroupName, NodeId, ReleaseId};
 use bellwether_core::member::{Leader, Member};
+use bellwether_core::release::Document;
 use bellwether_core::state::Entry;
 use bellwether_node::admin::{
-    AdminAddress, AdminOptions, AdminServer, Answer, CallbackCounts, Control, ControlError, GroupStatus, NodeStatus,
-    Nodes, Role, SessionState, SessionStatus, SwapOutcome, SwapReport, SwapRequest, TaskCounts, WatchScope,
+    AdminAddress, AdminOptions, AdminServer, Answer, CallbackCounts, Control, ControlError, DeployRequest, GroupStatus,
+    NodeStatus, Nodes, Planned, Role, RollbackRequest, RolloutStatus, SessionState, SessionStatus, Steer, SteerRequest,
+    SwapOutcome, SwapReport, SwapRequest, TaskCounts, WatchScope,
 };
 use serde_json::Value;
 
@@ -111,6 +113,25 @@ impl Control for Scripted {
             self.answer(&group, ()).await?;
             if self.leads() { Ok(()) } else { Err(ControlError::NotLeader { leader: None }) }
         })
+    }
+
+    fn rollout(&self, group: GroupName) -> Answer<'_, RolloutStatus> {
+        let nothing = RolloutStatus { document: Document::default(), nodes: vec![], leader: None };
+        Box::pin(async move { self.answer(&group, nothing).await })
+    }
+
+    fn deploy(&self, group: GroupName, _: DeployRequest) -> Answer<'_, Planned> {
+        let step = format!("read of {group}");
+        Box::pin(async { Err(ControlError::Failed { step, reason: "no such file".to_owned() }) })
+    }
+
+    fn rollback(&self, group: GroupName, request: RollbackRequest) -> Answer<'_, Planned> {
+        let why = format!("there is no release {:?} of {group}", request.to);
+        Box::pin(async { Err(ControlError::Refused(why)) })
+    }
+
+    fn steer(&self, group: GroupName, _: Steer, _: SteerRequest) -> Answer<'_, RolloutStatus> {
+        self.rollout(group)
     }
 
     fn state_list(&self, group: GroupName, prefix: String) -> Answer<'_, Vec<String>> {

@@ -7,6 +7,7 @@ use crate::callback::{Callback, PrepareFailure, Step};
 use crate::event::Source;
 use crate::id::{CallId, Epoch, Generation, GroupName, InstanceId, ReleaseId, RequestId, Tag};
 use crate::member::{Leader, Member};
+use crate::release::{ReleaseError, ReleaseReply};
 use crate::request::Request;
 use crate::state::{StateError, StateReply};
 use crate::time::Moment;
@@ -73,6 +74,8 @@ pub enum SwapOutcome {
 pub struct SwapRecord {
     /// The release that was to take over, if it came so far as to have an id.
     pub release: Option<ReleaseId>,
+    /// Its number, if it was deployed to the group.
+    pub number: Option<u64>,
     /// The one that ran when it began.
     pub from: Option<ReleaseId>,
     /// Whether the node went back by itself, and did not follow anybody's wish.
@@ -100,6 +103,8 @@ pub enum Answer {
     Resigned(bool),
     /// To `Swap`.
     Swapped(SwapOutcome),
+    /// To `Release`.
+    Release(Result<Box<ReleaseReply>, ReleaseError>),
 }
 
 /// Something to do.

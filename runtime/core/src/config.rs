@@ -223,6 +223,10 @@ pub struct Paths {
     pub registry: String,
     /// The guest's state.
     pub state: String,
+    /// What the group shall run.
+    pub release: String,
+    /// What each node says that it runs.
+    pub running: String,
 }
 
 impl Paths {
@@ -235,6 +239,8 @@ impl Paths {
             epoch: format!("{group}/epoch"),
             registry: format!("{group}/service_registry"),
             state: format!("{group}/state"),
+            release: format!("{group}/release"),
+            running: format!("{group}/running"),
             group,
         }
     }
@@ -247,7 +253,7 @@ impl Paths {
         [self.group.as_str()]
             .into_iter()
             .chain(above.filter(|path| *path != self.group))
-            .chain([self.election.as_str(), &self.epoch, &self.registry, &self.state])
+            .chain([self.election.as_str(), &self.epoch, &self.registry, &self.state, &self.release, &self.running])
             .collect()
     }
 }
@@ -312,6 +318,10 @@ pub enum Safeguard {
     Owner,
     /// Candidates are ordered by their suffix alone.
     SuffixOrder,
+    /// A node runs what a rollout brings only when it was admitted.
+    Admission,
+    /// A rollout goes on only when all that were admitted are well.
+    Waves,
 }
 
 /// The safeguards that are in force: all of them, always. Only with the feature `mutations`, which the simulation asks for, can a
@@ -430,7 +440,8 @@ mod tests {
     fn an_election_elsewhere_brings_its_parents() {
         let group = GroupName::new("g").unwrap();
         let own = Paths::new("/r", &group, None);
-        assert_eq!(own.all(), ["/r/g", "/r/g/election", "/r/g/epoch", "/r/g/service_registry", "/r/g/state"]);
+        let below = ["", "/election", "/epoch", "/service_registry", "/state", "/release", "/running"];
+        assert_eq!(own.all(), below.map(|name| format!("/r/g{name}")));
         let elsewhere = Paths::new("/r", &group, Some("/services/jobs/leader"));
         assert_eq!(elsewhere.all()[..4], ["/r/g", "/services", "/services/jobs", "/services/jobs/leader"]);
     }

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use crate::callback::{CallFailure, PrepareFailure, Prepared, Returned};
 use crate::id::{CallId, Generation, GroupName, InstanceId, ReleaseId, RequestId, SessionId, Tag};
+use crate::release::{Numbered, ReleaseOp};
 use crate::request::{Reply, RequestError};
 use crate::state::StateOp;
 use crate::work::Outcomes;
@@ -72,6 +73,8 @@ pub enum Source {
         /// The settings that are not the manifest's.
         config: BTreeMap<String, String>,
     },
+    /// A release that was deployed to the group, with the manifest's grants and limits.
+    Wanted(Arc<Numbered>),
 }
 
 /// Who asks for something.
@@ -96,6 +99,8 @@ pub enum Ask {
     Resign,
     /// Run another release → [`crate::command::Answer::Swapped`], when the swap has ended.
     Swap(Source),
+    /// The group's releases: what is deployed, and changes of it → [`crate::command::Answer::Release`].
+    Release(ReleaseOp),
 }
 
 /// Something that happened.

@@ -1,8 +1,9 @@
 //! One group on this node: its election, its registry, its guest and its state, held together.
 
 use crate::callback::DemotionReason;
-use crate::command::{Answer, Command, Level, Notice};
+use crate::command::{Answer, Command, Level, Notice, SwapOutcome};
 use crate::config::{GroupConfig, LastResort, NodeConfig, Paths, StateAccess, Watch};
+use crate::course::DEPLOYED;
 use crate::election::{self, Election, Phase};
 use crate::event::{Ask, Asker};
 use crate::guest::{GaveUp, Guest, Present};
@@ -10,7 +11,9 @@ use crate::id::{CallId, Epoch, InstanceId, RequestId, Tag};
 use crate::link::{self, Cx, Purpose};
 use crate::member::Member;
 use crate::registry::{self, Members, Register, Registry};
+use crate::release::Report;
 use crate::request::{Reply, RequestError};
+use crate::rollout::{self, Around, Rollouts};
 use crate::state::{StateError, StateOp};
 use crate::store::{self, Store};
 use crate::time::Moment;
@@ -42,6 +45,7 @@ pub(crate) struct Group {
     pub registry: Registry,
     pub guest: Guest,
     store: Store,
+    pub rollouts: Rollouts,
     demotion: Option<Demotion>,
     pub sitting_out: Option<Moment>,
     pub stopping: Stopping,
@@ -61,6 +65,7 @@ impl Group {
             election: Election::new(name.clone(), paths.clone(), config.election_format),
             registry: Registry::new(name.clone(), &paths),
             guest: Guest::new(&config),
+            rollouts: Rollouts::new(name.clone(), node.id.clone(), &paths),
             store: Store::new(name, paths),
             demotion: None,
             sitting_out: None,
@@ -155,6 +160,9 @@ impl Group {
         // Before the guest hears of members: it may send them work at once.
         self.publish(cx);
         let present = self.present();
+        if let Some(aim) = self.rollouts.aim().cloned() {
+            self.guest.aim(cx, aim, self.rollouts.in_force());
+        }
         self.guest.drive(cx, &present);
         self.store.observe_only(cx, &self.guest.observers());
         if self.guest.demoted()
@@ -175,8 +183,23 @@ impl Group {
             self.election.witness(cx);
         }
         self.registry.drive(cx, &self.member, self.register(), watch && self.denied.is_none());
+        if self.denied.is_none() {
+            let around = Around {
+                report: self.report(cx.now),
+                fence: self.election.fence(),
+                members: self.registry.members.as_deref(),
+            };
+            self.rollouts.drive(cx, &around);
+        }
         self.publish(cx);
         self.stop_further(cx);
+    }
+
+    /// What this node reports of its release, from the first one on that is deployed to the group.
+    fn report(&self, now: Moment) -> Option<Report> {
+        let deployed = self.rollouts.document().is_some_and(|document| document.deployed());
+        let takes_part = deployed && self.stopping == Stopping::No;
+        self.guest.report(now, &self.member.address).filter(|_| takes_part)
     }
 
     fn able(&self) -> bool {
@@ -215,6 +238,9 @@ impl Group {
             self.guest.deadline(&self.present()),
             self.election.deadline(link, now, able),
             self.registry.deadline(link, self.register()),
+            self.rollouts
+                .deadline(link, self.election.leading().is_some(), self.report(now).as_ref())
+                .filter(|_| self.denied.is_none()),
             self.sitting_out.filter(|until| *until > now),
         ]
         .into_iter()
@@ -292,6 +318,7 @@ impl Group {
         self.election.connected(cx);
         self.registry.connected(cx);
         self.store.connected(cx, self.election.fence());
+        self.rollouts.connected(cx);
     }
 
     pub fn session_lost(&mut self, cx: &mut Cx<'_>) {
@@ -299,6 +326,7 @@ impl Group {
         self.election.session_lost();
         self.registry.session_lost();
         self.store.session_lost(cx);
+        self.rollouts.session_lost(cx);
     }
 
     pub fn prepared(
@@ -332,7 +360,21 @@ impl Group {
                 self.demote(cx, DemotionReason::Resigned, true);
                 cx.out.push(Command::Answer { request, answer: Answer::Resigned(led) });
             }
-            Ask::Swap(source) => self.guest.ask_swap(cx, request, source),
+            Ask::Swap(source) => {
+                let refused = match self.rollouts.document() {
+                    Some(_) if self.rollouts.in_force() => Some(DEPLOYED),
+                    Some(_) => None,
+                    None => Some("it is not known yet what release the group runs: the coordinator has not answered"),
+                };
+                match refused {
+                    None => self.guest.ask_swap(cx, request, source),
+                    Some(why) => {
+                        let answer = Answer::Swapped(SwapOutcome::Refused(why.into()));
+                        cx.out.push(Command::Answer { request, answer });
+                    }
+                }
+            }
+            Ask::Release(op) => self.rollouts.put_question(cx, request, asker, op),
             Ask::State(op) => match self.may(asker, &op) {
                 Ok(()) => {
                     let fence = if matches!(asker, Asker::Guest(_)) { self.election.fence() } else { None };
@@ -361,6 +403,7 @@ impl Group {
             Purpose::Election(_) => self.election.fired(cx, tag),
             Purpose::Registry(_) => self.registry.fired(tag),
             Purpose::Store(purpose) => self.store.fired(cx, purpose, tag),
+            Purpose::Rollout(_) => self.rollouts.fired(tag),
         }
     }
 
@@ -396,6 +439,14 @@ impl Group {
                 registry::Outcome::ParentsGone => self.election.parents_gone(cx),
                 registry::Outcome::Denied(why) => self.deny(cx, why),
             },
+            Purpose::Rollout(purpose) => {
+                let denied = self.election.parents_denied;
+                match self.rollouts.answered(cx, purpose, tag, result, denied) {
+                    rollout::Outcome::Nothing => {}
+                    rollout::Outcome::Superseded => self.demote(cx, DemotionReason::Superseded, false),
+                    rollout::Outcome::Denied(why) => self.deny(cx, why),
+                }
+            }
             Purpose::Store(purpose) => {
                 let fence = self.election.fence();
                 match self.store.answered(cx, purpose, tag, result, fence) {

@@ -8,6 +8,7 @@ use std::time::Duration;
 use crate::callback::{CallFailure, Callback, Cause, DemotionReason, PrepareFailure, Prepared, Returned, Step};
 use crate::command::{Answer, Command, Level, Notice, SwapOutcome, SwapRecord};
 use crate::config::{FailurePolicy, GroupConfig, LastResort, TickConfig};
+use crate::course::Course;
 use crate::event::Source;
 use crate::id::{CallId, Epoch, GroupName, InstanceId, ReleaseId, RequestId};
 use crate::link::Cx;
@@ -119,7 +120,7 @@ pub(crate) struct Guest {
     pub group: GroupName,
     tick: Option<TickConfig>,
     budget: Duration,
-    policy: FailurePolicy,
+    pub policy: FailurePolicy,
     pub live: Option<Live>,
     loading: Option<InstanceId>,
     pub running: Option<Running>,
@@ -132,15 +133,16 @@ pub(crate) struct Guest {
     ticked_last: bool,
     changes: BTreeMap<(InstanceId, String), Option<Entry>>,
     pub swap: Option<Swap>,
-    queued: Option<(RequestId, Source)>,
-    stopping: bool,
+    pub queued: Option<(RequestId, Source)>,
+    pub stopping: bool,
     /// Whether no instance is wanted any more.
-    ending: bool,
+    pub ending: bool,
     pub counts: CallbackCounts,
     pub last_error: Option<String>,
     /// The swaps that have ended, oldest first, a bounded number.
     pub history: VecDeque<SwapRecord>,
     pub probation: Trial,
+    pub course: Course,
     /// The release of the instance that was lost last, while there is no other.
     pub lost_release: Option<ReleaseId>,
 }
@@ -156,6 +158,7 @@ impl Guest {
             budget: config.callback,
             policy: config.on_failure,
             probation: Trial::new(config.probation),
+            course: Course::default(),
             history: VecDeque::new(),
             lost_release: None,
             live: None,
@@ -248,9 +251,15 @@ impl Guest {
                 Ok(prepared) => {
                     let text = format!("component {} is ready", prepared.digest.get(..12).unwrap_or(&prepared.digest));
                     self.go_live(cx, Live::new(prepared, cx.now));
+                    if self.course.loaded() {
+                        self.probation.begin_alone(cx.now);
+                    }
                     self.notice(cx, Level::Info, "guest-ready", None, text);
                 }
-                Err(failure) => return self.failed(cx, "load", format!("could not be loaded: {failure}"), None),
+                Err(failure) => {
+                    self.not_loaded(cx, failure.step, &failure.to_string());
+                    return self.failed(cx, "load", format!("could not be loaded: {failure}"), None);
+                }
             }
         } else if self.swap.as_ref().is_some_and(|swap| swap.instance == instance && swap.stage == Stage::Preparing) {
             self.swap_prepared(cx, result);
@@ -264,6 +273,7 @@ impl Guest {
     fn go_live(&mut self, cx: &mut Cx<'_>, live: Live) {
         cx.out.push(Command::Promote { group: self.group.clone(), instance: live.id() });
         self.changes.retain(|(instance, _), _| *instance == live.id());
+        self.course.shows(live.prepared.release.clone(), live.prepared.digest.clone());
         self.live = Some(live);
     }
 
@@ -291,10 +301,11 @@ impl Guest {
                 && self.loading.is_none()
                 && self.restart_at <= cx.now
                 && self.swap.as_ref().is_none_or(Swap::preparing)
+                && let Some(source) =
+                    if self.counts.restarts == 0 { self.course.first() } else { Some(Source::Current) }
             {
                 let instance = cx.counters.instance();
                 self.loading = Some(instance);
-                let source = if self.counts.restarts == 0 { Source::Manifest } else { Source::Current };
                 cx.out.push(Command::Prepare { group: self.group.clone(), instance, source });
             }
             return;
@@ -342,12 +353,12 @@ impl Guest {
         let stop = present.demoting.as_ref().filter(|_| !self.demoted()).map(|(_, by)| *by);
         let idle = self.running.is_none();
         let tick = (idle && self.ticks(present)).then_some(self.tick_at);
-        let restart =
-            (idle && !self.ending && self.live.is_none() && self.loading.is_none()).then_some(self.restart_at);
+        let lost = self.live.is_none() && self.loading.is_none() && self.course.knows();
+        let restart = (idle && !self.ending && lost).then_some(self.restart_at);
         // Looked at between two callbacks only: a deadline that nothing is done about would ring without end.
         let held = self.swap.as_ref().is_some_and(Swap::holds);
         let trial = self.probation.deadline().filter(|_| idle && !held);
-        [stop, tick, restart, trial].into_iter().flatten().min()
+        [stop, tick, restart, trial, self.course_due()].into_iter().flatten().min()
     }
 
     fn call_live(&mut self, cx: &mut Cx<'_>, callback: Callback, present: &Present) {
@@ -473,6 +484,7 @@ impl Guest {
             cx.out.push(Command::Prepare { group: self.group.clone(), instance, source: source.clone() });
             self.swap = Some(Swap::new(Some(request), source, instance, cx.now));
         }
+        self.follow(cx);
         if self.live.is_none() && self.running.is_none() && self.swap.as_ref().is_some_and(Swap::ready) {
             self.begin_handover(cx, present);
         }
@@ -482,8 +494,12 @@ impl Guest {
         self.swap.as_ref().map_or(Step::Read, Swap::step)
     }
 
+    /// Ends a swap through no fault of its release.
     pub fn roll_back(&mut self, cx: &mut Cx<'_>, reason: String) {
         let step = self.step();
+        if let Some(swap) = &mut self.swap {
+            swap.interrupted = true;
+        }
         self.end_swap(cx, SwapOutcome::RolledBack(PrepareFailure { step, reason }));
     }
 
@@ -508,11 +524,15 @@ impl Guest {
             SwapOutcome::Refused(why) => (Level::Warn, "swap-refused", why.clone()),
         };
         self.notice(cx, level, what, None, text);
+        if !committed {
+            self.course_interrupted(cx, &swap, &outcome);
+        }
         if self.history.len() == HISTORY {
             self.history.pop_front();
         }
         self.history.push_back(SwapRecord {
             rollback: swap.is_rollback(),
+            number: swap.number(),
             why: swap.why,
             release: swap.release,
             from: match &outcome {
@@ -537,7 +557,8 @@ impl Guest {
         let lost = self.lost_release.take().filter(|lost| *lost != to);
         let from = old.as_ref().map(|old| old.prepared.release.clone()).or(lost);
         if let Some(swap) = &mut self.swap {
-            self.probation.begin(cx.now, swap.is_rollback(), to.clone(), from.clone(), swap.handed.take());
+            self.probation.begin(cx.now, swap.returns(), to.clone(), from.clone(), swap.handed.take());
+            self.course.committed(swap);
         }
         self.go_live(cx, new);
         if let Some(loading) = self.loading.take() {

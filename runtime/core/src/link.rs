@@ -10,7 +10,7 @@ use crate::event::SessionEvent;
 use crate::id::{CallId, Generation, GroupName, InstanceId, SessionId, Tag};
 use crate::request::{CreateMode, Reply, Request, RequestError};
 use crate::time::Moment;
-use crate::{election, registry, store};
+use crate::{election, registry, rollout, store};
 
 /// What a request was for.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -37,6 +37,7 @@ pub(crate) enum Purpose {
     Election(election::Purpose),
     Registry(registry::Purpose),
     Store(store::Purpose),
+    Rollout(rollout::Purpose),
 }
 
 #[derive(Debug, Clone)]

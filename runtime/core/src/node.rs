@@ -9,6 +9,7 @@ use crate::event::{Ask, Event};
 use crate::group::{Group, Stopping};
 use crate::id::{GroupName, RequestId};
 use crate::link::{Change, Counters, Cx, Link, State};
+use crate::release::ReleaseError;
 use crate::state::StateError;
 use crate::time::Moment;
 
@@ -71,6 +72,7 @@ impl Node {
         self.link.safeguards = safeguards;
         for group in self.groups.values_mut() {
             group.election.safeguards = safeguards;
+            group.rollouts.safeguards = safeguards;
         }
         self
     }
@@ -223,6 +225,7 @@ fn no_such_group(request: RequestId, ask: &Ask, group: &GroupName) -> Command {
         Ask::Leader => Answer::Leader(Err(why)),
         Ask::Resign => Answer::Resigned(false),
         Ask::Swap(_) => Answer::Swapped(SwapOutcome::Refused(why)),
+        Ask::Release(_) => Answer::Release(Err(ReleaseError::Other(why))),
     };
     Command::Answer { request, answer }
 }

@@ -25,7 +25,11 @@ pub(crate) struct Trial {
     callbacks: Outcomes,
     /// The release before, and the state that it gave when it handed over.
     previous: Option<ReleaseId>,
-    handed: Option<Arc<[u8]>>,
+    pub handed: Option<Arc<[u8]>>,
+    /// Whether that is kept when the release has proved itself: the group may go back as long as a rollout is under way.
+    pub keep: bool,
+    /// Whether it has proved itself.
+    proved: bool,
     /// Releases that failed, and how: a bounded number.
     bad: VecDeque<(ReleaseId, String)>,
 }
@@ -43,6 +47,8 @@ impl Trial {
             callbacks: Outcomes::default(),
             previous: None,
             handed: None,
+            keep: false,
+            proved: false,
             bad: VecDeque::new(),
         }
     }
@@ -62,6 +68,17 @@ impl Trial {
         // What was gone back to has proved itself before, and what it replaced is no way back.
         self.until = (!rollback && !self.config.lasts.is_zero() && from.is_some()).then(|| now + self.config.lasts);
         (self.previous, self.handed) = if rollback { (None, None) } else { (from, handed) };
+        self.proved = false;
+    }
+
+    /// The first release since the node started must prove itself, though there is nothing to go back to.
+    pub fn begin_alone(&mut self, now: Moment) {
+        self.until = (!self.config.lasts.is_zero()).then(|| now + self.config.lasts);
+    }
+
+    /// There is no way back any more.
+    pub fn forget(&mut self) {
+        (self.previous, self.handed) = (None, None);
     }
 
     /// Whether the release that runs is on probation.
@@ -73,6 +90,9 @@ impl Trial {
     pub fn tend(&mut self, now: Moment) {
         if self.until.is_some_and(|until| until <= now) {
             self.until = None;
+            self.proved = true;
+        }
+        if self.proved && !self.keep {
             self.handed = None;
         }
     }
@@ -110,8 +130,17 @@ impl Guest {
             return false;
         }
         self.probation.failures += 1;
-        self.probation.failures > self.probation.config.failures && self.go_back(cx, why)
+        self.probation.failures > self.probation.config.failures && self.fails_probation(cx, why)
             || self.callback_ended(cx, true)
+    }
+
+    /// The release that runs has failed; says whether there is one to go back to.
+    fn fails_probation(&mut self, cx: &mut Cx<'_>, why: &str) -> bool {
+        let goes = self.go_back(cx, why);
+        if !goes {
+            self.runs_badly(cx, why);
+        }
+        goes
     }
 
     /// A callback has ended; says whether the node goes back because too many of them have failed.
@@ -133,7 +162,7 @@ impl Guest {
 
     fn weigh(&mut self, cx: &mut Cx<'_>, what: &str, calls: Outcomes) -> bool {
         let Some(why) = self.probation.judged(what, calls) else { return false };
-        let goes = self.go_back(cx, &why);
+        let goes = self.fails_probation(cx, &why);
         if goes {
             self.last_error = Some(why);
         }
@@ -143,6 +172,7 @@ impl Guest {
     /// Begins to go back to the release before; says whether there is one.
     pub(crate) fn go_back(&mut self, cx: &mut Cx<'_>, why: &str) -> bool {
         let Some(previous) = self.probation.previous.take() else { return false };
+        self.runs_badly(cx, why);
         if self.swap.is_some() {
             self.roll_back(cx, format!("the release that runs has failed ({why}), and the node goes back"));
         }
@@ -167,7 +197,7 @@ impl Guest {
             Ok(prepared) => {
                 let release = prepared.release.clone();
                 swap.prepared(prepared);
-                if let Some(why) = self.probation.verdict(&release).filter(|_| !swap.is_rollback()) {
+                if let Some(why) = self.probation.verdict(&release).filter(|_| swap.request.is_some()) {
                     let reason = format!(
                         "this release failed its probation on this node before, and is not tried again until the node restarts: {why}"
                     );

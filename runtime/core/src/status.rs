@@ -9,6 +9,7 @@ use crate::id::{Epoch, GroupName, ReleaseId, SessionId};
 use crate::link::State;
 use crate::member::Member;
 use crate::node::Node;
+use crate::release::Document;
 use crate::time::Moment;
 
 /// What a node is in a group.
@@ -56,6 +57,12 @@ pub struct GroupStatus {
     pub members: Option<Vec<Arc<Member>>>,
     /// What runs: the release, the component's digest, since when.
     pub release: Option<(ReleaseId, Arc<str>, Moment)>,
+    /// The number of the release that runs, if it was deployed to the group; none for the manifest's.
+    pub deployed: Option<u64>,
+    /// What the group shall run, as far as this node knows.
+    pub document: Option<Arc<Document>>,
+    /// What is wrong with the group's document of that.
+    pub document_trouble: Option<String>,
     /// Whether a swap is under way.
     pub swapping: bool,
     /// Whether the release is still on probation.
@@ -120,6 +127,9 @@ impl Node {
                     .live
                     .as_ref()
                     .map(|live| (live.prepared.release.clone(), live.prepared.digest.clone(), live.since)),
+                deployed: group.guest.course.number(),
+                document: group.rollouts.document().cloned(),
+                document_trouble: group.rollouts.trouble.clone(),
                 swapping: group.guest.swap.is_some(),
                 probation: group.guest.probation.runs(now),
                 swaps: group.guest.history.iter().cloned().collect(),

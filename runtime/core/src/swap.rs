@@ -26,16 +26,31 @@ pub(crate) struct Swap {
     pub leading: Option<Epoch>,
     held_since: Moment,
     tries: u32,
-    /// The state to restore instead of the old instance's: the last that the release to go back to has given.
-    state: Option<Arc<[u8]>>,
     /// Why the node goes back, if it does by itself.
     pub why: Option<String>,
+    /// Whose state the new instance is given.
+    pub hand: Hand,
+    /// Whether it leads back to what ran before: that has proved itself, and what it replaces is no way back.
+    pub returns: bool,
+    /// Whether it was ended through no fault of its release.
+    pub interrupted: bool,
     /// What was handed over, kept until the new release has proved itself.
     pub handed: Option<Arc<[u8]>>,
     pub began: Moment,
     step_since: Moment,
     pub steps: Vec<(Step, Duration)>,
     pub release: Option<ReleaseId>,
+}
+
+/// Whose state a new instance is given.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Hand {
+    /// The old instance's.
+    Snapshot,
+    /// The last that the release to go back to has given itself.
+    Kept(Arc<[u8]>),
+    /// None.
+    Nothing,
 }
 
 #[derive(Debug, Clone)]
@@ -71,8 +86,10 @@ impl Swap {
             leading: None,
             held_since: now,
             tries: 0,
-            state: None,
             why: None,
+            hand: Hand::Snapshot,
+            returns: false,
+            interrupted: false,
             handed: None,
             began: now,
             step_since: now,
@@ -83,7 +100,20 @@ impl Swap {
 
     /// A way back: to a release that ran before, with the state that it gave last.
     pub fn back(to: ReleaseId, state: Option<Arc<[u8]>>, why: String, instance: InstanceId, now: Moment) -> Self {
-        Self { state, why: Some(why), ..Self::new(None, Source::Earlier(to), instance, now) }
+        let hand = state.map_or(Hand::Nothing, Hand::Kept);
+        Self { hand, why: Some(why), returns: true, ..Self::new(None, Source::Earlier(to), instance, now) }
+    }
+
+    pub fn returns(&self) -> bool {
+        self.returns
+    }
+
+    /// The number of the release, if it was deployed to the group.
+    pub fn number(&self) -> Option<u64> {
+        match &self.source {
+            Source::Wanted(release) => Some(release.number),
+            _ => None,
+        }
     }
 
     /// Whether the node goes back by itself.
@@ -157,13 +187,16 @@ impl Guest {
             self.end_swap(cx, SwapOutcome::Unchanged(new.release));
             return false;
         }
-        if let Some(state) = swap.state.clone().filter(|_| new.exports.handover) {
+        if let Hand::Kept(state) = &swap.hand
+            && new.exports.handover
+        {
+            let state = state.clone();
             let instance = new.instance;
             swap.stage = Stage::Restore(new);
             self.call(cx, instance, Callback::Restore(state), false, present);
             return true;
         }
-        match old.filter(|old| old.prepared.exports.handover && new.exports.handover && !swap.is_rollback()) {
+        match old.filter(|old| old.prepared.exports.handover && new.exports.handover && swap.hand == Hand::Snapshot) {
             Some(old) => {
                 let instance = old.id();
                 swap.stage = Stage::Snapshot(new);
@@ -225,7 +258,9 @@ impl Guest {
                 let old_lost = lost && matches!(step, Step::Snapshot);
                 let how = result.err().map_or_else(|| "gave no state".to_owned(), |failure| failure.to_string());
                 let reason = format!("{} {how}", running.name);
-                self.end_swap(cx, SwapOutcome::RolledBack(PrepareFailure { step, reason: reason.clone() }));
+                if !self.hand_over_otherwise(cx, step, &reason) {
+                    self.end_swap(cx, SwapOutcome::RolledBack(PrepareFailure { step, reason: reason.clone() }));
+                }
                 if old_lost {
                     self.lost_release = self.live.take().map(|live| live.prepared.release);
                     return self.failed(cx, running.name, reason, Some(false));

@@ -18,8 +18,9 @@ use futures::future::BoxFuture;
 use tokio::sync::{mpsc, oneshot};
 
 use crate::admin::{
-    CallbackCounts, Control, ControlError, GroupStatus, NodeStatus, ReleaseStatus, Role, SessionState, SessionStatus,
-    StepTime, SwapOutcome, SwapReport, SwapRequest, TaskCounts, WatchScope,
+    CallbackCounts, Control, ControlError, DeployRequest, GroupStatus, NodeStatus, Planned, ReleaseStatus, Role,
+    RollbackRequest, RolloutStatus, SessionState, SessionStatus, Steer, SteerRequest, StepTime, SwapOutcome,
+    SwapReport, SwapRequest, TaskCounts, WatchScope,
 };
 use crate::clock;
 use crate::driver::Inquiry;
@@ -42,7 +43,7 @@ pub(crate) struct NodeControl {
 /// How long the status waits for the coordinator to say who leads.
 const LEADER_PATIENCE: Duration = Duration::from_secs(1);
 
-fn stopped() -> ControlError {
+pub(crate) fn stopped() -> ControlError {
     ControlError::Unavailable("the node has stopped".into())
 }
 
@@ -61,7 +62,7 @@ impl NodeControl {
         status.await.map_err(|_| stopped())
     }
 
-    fn known(&self, group: &GroupName) -> Result<(), ControlError> {
+    pub(crate) fn known(&self, group: &GroupName) -> Result<(), ControlError> {
         if self.shared.groups.contains_key(group) {
             return Ok(());
         }
@@ -69,7 +70,7 @@ impl NodeControl {
         Err(ControlError::UnknownGroup { name: group.to_string(), known })
     }
 
-    async fn ask(&self, group: &GroupName, ask: Ask) -> Result<Answer, ControlError> {
+    pub(crate) async fn ask(&self, group: &GroupName, ask: Ask) -> Result<Answer, ControlError> {
         self.known(group)?;
         self.shared.ask(group, Asker::Operator, ask).await.ok_or_else(stopped)
     }
@@ -198,13 +199,18 @@ impl NodeControl {
         }
     }
 
-    async fn state(&self, group: &GroupName, op: StateOp) -> Result<StateReply, ControlError> {
-        // The core keeps a question until it is connected again; an operator wants to hear that it is not.
+    /// The core keeps a question until it is connected again; an operator wants to hear that it is not.
+    pub(crate) async fn connected(&self) -> Result<(), ControlError> {
         let (status, _) = self.inquire().await?;
-        if !matches!(status.state, CoreSession::Connected) {
-            let why = status.trouble.unwrap_or_else(|| "there is no session yet".into());
-            return Err(ControlError::Unavailable(format!("the coordinator cannot be asked: {why}")));
+        if matches!(status.state, CoreSession::Connected) {
+            return Ok(());
         }
+        let why = status.trouble.unwrap_or_else(|| "there is no session yet".into());
+        Err(ControlError::Unavailable(format!("the coordinator cannot be asked: {why}")))
+    }
+
+    async fn state(&self, group: &GroupName, op: StateOp) -> Result<StateReply, ControlError> {
+        self.connected().await?;
         match self.ask(group, Ask::State(op)).await? {
             Answer::State(result) => result.map_err(ControlError::from),
             _ => Err(stopped()),
@@ -218,6 +224,8 @@ impl NodeControl {
 
     async fn swap_from(&self, group: &GroupName, source: Source) -> Result<SwapReport, ControlError> {
         match self.ask(group, Ask::Swap(source)).await? {
+            // To try again does not help where the group has a release for all of its nodes.
+            Answer::Swapped(CoreOutcome::Refused(why)) if self.deployed(group).await => Err(ControlError::Refused(why)),
             Answer::Swapped(outcome) => self.report(outcome, clock::now()),
             _ => Err(stopped()),
         }
@@ -278,6 +286,22 @@ impl Control for NodeControl {
             }
         }
         .boxed()
+    }
+
+    fn rollout(&self, group: GroupName) -> Reply<'_, RolloutStatus> {
+        async move { self.releases(&group).await }.boxed()
+    }
+
+    fn deploy(&self, group: GroupName, request: DeployRequest) -> Reply<'_, Planned> {
+        async move { self.begin_deploy(&group, request).await }.boxed()
+    }
+
+    fn rollback(&self, group: GroupName, request: RollbackRequest) -> Reply<'_, Planned> {
+        async move { self.begin_rollback(&group, request).await }.boxed()
+    }
+
+    fn steer(&self, group: GroupName, steer: Steer, request: SteerRequest) -> Reply<'_, RolloutStatus> {
+        async move { self.steer_rollout(&group, steer, request).await }.boxed()
     }
 
     fn stop(&self) {

@@ -8,11 +8,12 @@ use std::time::Duration;
 use bellwether_core::callback::{CallFailure, Callback, PrepareFailure, Prepared, Returned, Step};
 use bellwether_core::event::{Event, Source};
 use bellwether_core::id::{CallId, Epoch, GroupName, InstanceId, ReleaseId};
+use bellwether_core::release::Wanted;
 use bellwether_guest::{Component, Engine, Grants, Host, Instance, Limits, Linked, PoolOptions, WorkerPool};
 use bellwether_source::store::Pin;
-use bellwether_source::{Artifact, Reference, SourceError, Sources};
+use bellwether_source::{Artifact, Digest, Reference, SourceError, Sources};
 use serde::Serialize;
-use sha2::{Digest, Sha256};
+use sha2::{Digest as _, Sha256};
 use tokio::runtime::Handle;
 
 use crate::clock;
@@ -21,6 +22,7 @@ use crate::host::InstanceHost;
 use crate::manifest::{self, MAX_CONFIG};
 use crate::outcomes;
 use crate::shared::{GroupShared, NodeShared, lock};
+use crate::wanted::Wish;
 
 /// What a group runs, but for the component itself: the manifest's part of every release.
 #[derive(Debug, Clone)]
@@ -71,7 +73,7 @@ impl ReleaseSpec {
     }
 
     /// The release as one unit: whatever differs makes another one.
-    fn id(&self, component: &Component, worker: &Component) -> ReleaseId {
+    pub fn id(&self, component: &str, worker: &str, config: &BTreeMap<String, String>) -> ReleaseId {
         #[derive(Serialize)]
         struct Unit<'a> {
             component: &'a str,
@@ -80,13 +82,7 @@ impl ReleaseSpec {
             grants: &'a Grants,
             limits: &'a Limits,
         }
-        let unit = Unit {
-            component: component.digest(),
-            worker: worker.digest(),
-            config: &self.config,
-            grants: &self.grants,
-            limits: &self.limits,
-        };
+        let unit = Unit { component, worker, config, grants: &self.grants, limits: &self.limits };
         // Serialising these cannot fail: all keys are text.
         let text = serde_json::to_vec(&unit).unwrap_or_default();
         ReleaseId(hex::encode(Sha256::digest(text)).into())
@@ -117,7 +113,7 @@ impl ReleaseSpec {
     }
 
     /// Makes a release of components that have been compiled.
-    fn unite(
+    pub fn unite(
         &self,
         component: &Component,
         worker: &Component,
@@ -127,7 +123,7 @@ impl ReleaseSpec {
     ) -> Result<Release, PrepareFailure> {
         let before = clock::now();
         let release = Release {
-            id: self.id(component, worker),
+            id: self.id(component.digest(), worker.digest(), &self.config),
             reference: reference.clone(),
             component: from,
             linked: self.link(component, reference)?,
@@ -156,6 +152,7 @@ pub(crate) async fn compile(
 ) -> Result<(Component, Artifact), Unloadable> {
     let mut artifact = match asked {
         Asked::Anew => sources.obtain(reference, None, group).await?,
+        Asked::Exactly(digest) => sources.obtain(reference, Some(&digest), group).await?,
         Asked::AtStart => sources.obtain_or_last(reference, group).await?,
     };
     took.extend(artifact.took);
@@ -171,6 +168,8 @@ pub(crate) async fn compile(
 pub(crate) enum Asked {
     /// Somebody who wants to know if what it names cannot be reached.
     Anew,
+    /// Somebody who wants this one and no other.
+    Exactly(Digest),
     /// A node that starts: what a tag stood for last will do.
     AtStart,
 }
@@ -205,7 +204,7 @@ impl From<Unloadable> for PrepareFailure {
     }
 }
 
-fn named(reference: &Reference, failure: PrepareFailure) -> PrepareFailure {
+pub(crate) fn named(reference: &Reference, failure: PrepareFailure) -> PrepareFailure {
     PrepareFailure { reason: format!("{reference}: {}", failure.reason), ..failure }
 }
 
@@ -264,6 +263,8 @@ pub(crate) struct Guests {
     spec: ReleaseSpec,
     /// The manifest's release as it was when the node started: a tag that has moved since is not followed without being told.
     started: Option<Release>,
+    /// What was looked at last to be deployed: kept for this node, and for others that ask for its components.
+    checked: Mutex<Option<Release>>,
     runtime: Handle,
     instances: Mutex<HashMap<InstanceId, Loaded>>,
     /// The releases that were promoted last, the present one at the end: what the group can go back to without reading anything.
@@ -289,6 +290,7 @@ impl Guests {
             sources,
             spec,
             started,
+            checked: Mutex::default(),
             runtime,
             instances: Mutex::default(),
             promoted: Mutex::default(),
@@ -299,6 +301,18 @@ impl Guests {
     /// What the running release's component was obtained from, for people.
     pub fn component(&self) -> Option<Arc<str>> {
         lock(&self.promoted).back().map(|release| release.component.clone())
+    }
+
+    /// Obtains, compiles and links what shall be deployed, and gives it as the group's document has it.
+    pub async fn check(&self, wish: Wish) -> Result<Wanted, PrepareFailure> {
+        let (wanted, release) = self.spec.check(&self.engine, &self.sources, wish).await?;
+        *lock(&self.checked) = Some(release);
+        Ok(wanted)
+    }
+
+    /// What the manifest's release is made of.
+    pub fn manifest(&self) -> Wish {
+        self.spec.wish()
     }
 
     pub fn prepare(self: &Arc<Self>, instance: InstanceId, source: Source) {
@@ -318,6 +332,12 @@ impl Guests {
                 Source::Current => promoted.back().or(self.started.as_ref()).cloned(),
                 Source::Earlier(wanted) => promoted.iter().find(|release| release.id == *wanted).cloned(),
                 Source::Manifest => self.started.clone(),
+                // What runs or ran, or was looked at to be deployed, is at hand, even if it is not to be had any more.
+                Source::Wanted(deployed) => {
+                    let id = self.spec.wanted_id(&deployed.wanted);
+                    let checked = lock(&self.checked).clone().filter(|release| release.id == id);
+                    promoted.iter().find(|release| release.id == id).cloned().or(checked)
+                }
                 Source::Component(_) | Source::Configured { .. } => None,
             }
         };
@@ -340,6 +360,9 @@ impl Guests {
                 let (component, worker) = (running.linked.component(), running.tasks.component());
                 let named = (&running.reference, running.component.clone());
                 self.spec.with(config)?.unite(component, worker, named, running.held.clone(), &mut took)?
+            }
+            (None, Source::Wanted(deployed)) => {
+                self.spec.load_wanted(&self.engine, &self.sources, &deployed.wanted, &mut took).await?
             }
             (None, Source::Current | Source::Manifest) => {
                 let reference = &self.spec.component;

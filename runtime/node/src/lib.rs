@@ -18,10 +18,12 @@ mod identity;
 pub mod manifest;
 mod outcomes;
 pub mod peers;
+mod rollout;
 mod run;
 pub mod scenario;
 mod shared;
 mod start;
+mod wanted;
 mod watcher;
 
 pub use bellwether_source as source;

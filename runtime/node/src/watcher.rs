@@ -43,8 +43,10 @@ pub(crate) fn watch(
                 continue;
             }
             tracing::info!(node = %control.id, %group, file = %file.display(), "the component's file has changed");
-            // The outcome is logged and kept by the core.
-            let _ = control.swap_to(&group, &component).await;
+            // An outcome is logged and kept by the core; what it would not even try has to be said here.
+            if let Err(error) = control.swap_to(&group, &component).await {
+                tracing::warn!(node = %control.id, %group, file = %file.display(), "not swapped: {error}");
+            }
         }
     }))
 }

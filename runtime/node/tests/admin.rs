@@ -12,11 +12,13 @@ use std::time::Duration;
 use bellwether_core::callback::Step;
 use bellwether_core::id::{Epoch, GroupName, NodeId, ReleaseId};
 use bellwether_core::member::{Leader, Member};
+use bellwether_core::release::{Artifact, Document, Numbered, Policy, Wanted};
 use bellwether_core::state::Entry;
 use bellwether_node::admin::{
-    AdminAddress, AdminError, AdminOptions, AdminServer, Answer, CallbackCounts, Control, ControlError, ErrorKind,
-    ErrorReply, GroupStatus, NodeStatus, Nodes, ReleaseStatus, Role, SessionState, SessionStatus, StatusReply,
-    SwapOutcome, SwapReport, SwapRequest, TaskCounts, WatchScope,
+    AdminAddress, AdminError, AdminOptions, AdminServer, Answer, CallbackCounts, Control, ControlError, DeployRequest,
+    ErrorKind, ErrorReply, GroupStatus, NodeStatus, Nodes, Planned, ReleaseStatus, Role, RollbackRequest,
+    RolloutStatus, SessionState, SessionStatus, StatusReply, Steer, SteerRequest, SwapOutcome, SwapReport, SwapRequest,
+    TaskCounts, WatchScope,
 };
 use serde_json::{Value, json};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
@@ -33,6 +35,12 @@ fn member(id: &str) -> Arc<Member> {
 
 fn leader() -> Leader {
     Leader { id: NodeId::new("node-2").unwrap(), epoch: Epoch(42), address: "node-2.example:7001".to_owned() }
+}
+
+fn planned(wanted: Wanted, policy: Policy, plan: bool) -> Planned {
+    let to = Numbered { number: 3, repeats: None, wanted, by: "ada".to_owned(), at: 7 };
+    let waves = vec![vec![NodeId::new("node-2").unwrap()]];
+    Planned { plan, current: None, to, policy, waves, leader: None }
 }
 
 fn report(outcome: SwapOutcome) -> SwapReport {
@@ -55,6 +63,7 @@ struct Scripted {
     id: NodeId,
     role: Mutex<Role>,
     stops: AtomicUsize,
+    steered: Mutex<Vec<(Steer, String)>>,
     /// Says that a call which never ends has begun.
     hanging: Notify,
     /// Says that the asker of such a call has gone away.
@@ -67,6 +76,7 @@ impl Scripted {
             id: NodeId::new(id).unwrap(),
             role: Mutex::new(Role::Leader),
             stops: AtomicUsize::new(0),
+            steered: Mutex::default(),
             hanging: Notify::new(),
             dropped: Arc::new(Notify::new()),
         })
@@ -92,6 +102,7 @@ impl Scripted {
             "failing" => ControlError::Failed { step: "check".to_owned(), reason: "no lifecycle".to_owned() },
             "away" => ControlError::Unavailable("ZooKeeper does not answer".to_owned()),
             "bad" => ControlError::BadRequest("no sense".to_owned()),
+            "refused" => ControlError::Refused("release 2 is on its way".to_owned()),
             "hanging" => return self.hang().await,
             _ => ControlError::UnknownGroup { name: group.to_string(), known: vec!["g".to_owned()] },
         })
@@ -157,6 +168,30 @@ impl Control for Scripted {
 
     fn resign(&self, group: GroupName) -> Answer<'_, ()> {
         Box::pin(self.answer(group, ()))
+    }
+
+    fn rollout(&self, group: GroupName) -> Answer<'_, RolloutStatus> {
+        Box::pin(self.answer(group, RolloutStatus { document: Document::default(), nodes: vec![], leader: None }))
+    }
+
+    fn deploy(&self, group: GroupName, request: DeployRequest) -> Answer<'_, Planned> {
+        let artifact = |reference: String| Artifact { reference, digest: "dddd".to_owned(), signatures: Vec::new() };
+        let component = artifact(request.component.unwrap_or_default());
+        let wanted = Wanted { component, worker: request.worker.map(artifact), config: request.config };
+        Box::pin(self.answer(group, planned(wanted, request.policy.policy(), request.plan)))
+    }
+
+    fn rollback(&self, group: GroupName, request: RollbackRequest) -> Answer<'_, Planned> {
+        let reference = format!("release {:?}", request.to);
+        let component = Artifact { reference, digest: "dddd".to_owned(), signatures: Vec::new() };
+        let wanted = Wanted { component, worker: None, config: None };
+        Box::pin(self.answer(group, planned(wanted, request.policy.policy(), request.plan)))
+    }
+
+    fn steer(&self, group: GroupName, steer: Steer, request: SteerRequest) -> Answer<'_, RolloutStatus> {
+        let by = request.by.unwrap_or_default();
+        self.steered.lock().unwrap().push((steer, by));
+        self.rollout(group)
     }
 
     fn state_list(&self, group: GroupName, prefix: String) -> Answer<'_, Vec<String>> {
@@ -317,6 +352,7 @@ async fn each_error_has_its_status_and_says_what_it_knows() {
         ("failing", 422, ErrorKind::Failed),
         ("away", 503, ErrorKind::Unavailable),
         ("bad", 400, ErrorKind::BadRequest),
+        ("refused", 409, ErrorKind::Refused),
         ("no%20name", 400, ErrorKind::BadRequest),
     ] {
         let base = format!("/v1/nodes/node-1/groups/{group}");
@@ -326,6 +362,10 @@ async fn each_error_has_its_status_and_says_what_it_knows() {
             served.post(&format!("{base}/resign"), "").await,
             served.get(&format!("{base}/state")).await,
             served.get(&format!("{base}/state/value?key=k")).await,
+            served.get(&format!("{base}/rollout")).await,
+            served.post(&format!("{base}/rollout/abort"), "{}").await,
+            served.post(&format!("{base}/rollback"), "{}").await,
+            served.post(&format!("{base}/deploy"), r#"{"component":"file:/a"}"#).await,
         ] {
             let error: ErrorReply = serde_json::from_value(reply.json()).unwrap();
             assert_eq!((reply.status, error.error.kind), (status, kind), "{group}: {}", reply.text());
@@ -392,6 +432,52 @@ async fn requests_that_make_no_sense_are_refused_in_json() {
         (served.post("/v1/status", "").await, 405),
     ] {
         assert_eq!((reply.status, &reply.json()["error"]["kind"]), (status, &json!("unknown-call")));
+    }
+}
+
+#[tokio::test]
+async fn the_calls_about_rollouts_reach_the_node() {
+    let node = Scripted::new("node-1");
+    let served = Served::one(&node).await;
+    let base = "/v1/nodes/node-1/groups/g";
+    assert_eq!(served.get(&format!("{base}/rollout")).await.json()["document"]["last"], 0);
+    for steer in ["pause", "resume", "abort"] {
+        assert_eq!(served.post(&format!("{base}/rollout/{steer}"), r#"{"by":"ada"}"#).await.status, 200, "{steer}");
+    }
+    let expected = [Steer::Pause, Steer::Resume, Steer::Abort].map(|steer| (steer, "ada".to_owned()));
+    assert_eq!(*node.steered.lock().unwrap(), expected);
+
+    let deploy = json!({
+        "component": "file:/a.wasm", "config": {"key": "x".repeat(90_000)}, "plan": true,
+        "policy": {"canaries": 2, "settle_ms": 1500, "on_failure": "halt"}
+    });
+    let planned = served.post(&format!("{base}/deploy"), &deploy.to_string()).await;
+    assert_eq!(planned.status, 200, "{}", planned.text());
+    let planned = planned.json();
+    assert_eq!((&planned["plan"], &planned["to"]["wanted"]["config"]), (&json!(true), &deploy["config"]));
+    let policy = json!({"canaries":2,"max_unavailable":1,"settle":1500,"patience":300_000,"on_failure":"halt"});
+    assert_eq!(planned["policy"], policy);
+    let back = served.post(&format!("{base}/rollback"), r#"{"to":2}"#).await.json();
+    assert_eq!(back["to"]["wanted"]["component"]["reference"], "release Some(2)");
+}
+
+#[tokio::test]
+async fn deployments_that_make_no_sense_are_refused_in_json() {
+    let served = Served::one(&Scripted::new("node-1")).await;
+    let base = "/v1/nodes/node-1/groups/g";
+    for (call, body) in [
+        ("deploy", "{"),
+        ("deploy", r#"{"componet":"file:/a"}"#),
+        ("deploy", r#"{"config":{"nested":{}}}"#),
+        ("deploy", r#"{"policy":{"settle":1}}"#),
+        ("deploy", r#"{"policy":{"on_failure":"panic"}}"#),
+        ("deploy", r#"{"worker":"file:/w","no_worker":true}"#),
+        ("deploy", r#"{"config":{},"manifest_config":true}"#),
+        ("rollback", r#"{"to":"one"}"#),
+        ("rollout/abort", r#"{"force":true}"#),
+    ] {
+        let reply = served.post(&format!("{base}/{call}"), body).await;
+        assert_eq!((reply.status, &reply.json()["error"]["kind"]), (400, &json!("bad-request")), "{call} {body}");
     }
 }
 
@@ -673,7 +759,7 @@ async fn every_example_of_the_documentation_works() {
     let nodes: Vec<Arc<dyn Control>> = vec![Scripted::new("node-1"), Scripted::new("node-2")];
     let served = Served::with(Arc::new(Dev(Mutex::new(nodes))), AdminOptions::default()).await;
     let examples = examples();
-    assert_eq!(examples.len(), 14, "every call has its example: {examples:?}");
+    assert_eq!(examples.len(), 20, "every call has its example: {examples:?}");
     for (method, path, body) in examples {
         let reply = if method == "GET" { served.get(&path).await } else { served.post(&path, &body).await };
         assert!((200..300).contains(&reply.status), "{method} {path}: {} {}", reply.status, reply.text());

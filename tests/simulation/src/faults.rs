@@ -139,14 +139,16 @@ fn delete_one(world: &mut World, group: usize, below: &str) {
 
 fn delete_all(world: &mut World, group: usize) {
     world.say(format_args!("operator: deletes all of g{group}"));
-    for below in ["election", "service_registry", "state"] {
+    for below in ["election", "service_registry", "state", "running"] {
         let parent = path(group, below);
         for name in world.ensemble.server.children(&parent).unwrap_or_default() {
             operate(world, Request::Delete { path: format!("{parent}/{name}"), version: None });
         }
         operate(world, Request::Delete { path: parent, version: None });
     }
-    operate(world, Request::Delete { path: path(group, "epoch"), version: None });
+    for below in ["epoch", "release"] {
+        operate(world, Request::Delete { path: path(group, below), version: None });
+    }
     operate(world, Request::Delete { path: format!("{ROOT}/{}", group_name(group)), version: None });
     for index in 0..world.nodes.len() {
         tampered(world, index, group);

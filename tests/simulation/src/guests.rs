@@ -120,6 +120,7 @@ impl World {
             Source::Component(name) => release(name.parse().unwrap_or(FIRST)),
             Source::Earlier(earlier) => earlier,
             Source::Manifest => release(FIRST),
+            Source::Wanted(numbered) => release(numbered.wanted.component.digest.parse().unwrap_or(FIRST)),
             Source::Current | Source::Configured { .. } => side.running.clone().unwrap_or_else(|| release(FIRST)),
         };
         let observer = self.profile.observer;

@@ -5,6 +5,7 @@
 //! count over a swap.
 
 mod load;
+mod numbered;
 mod orders;
 mod script;
 

@@ -6,7 +6,7 @@ use std::time::{Duration, SystemTime};
 use crate::bellwether::runtime::{cluster, state, workers};
 use crate::wasi::config::store;
 use crate::wasi::logging::logging::{Level, log};
-use crate::{callbacks, load, script};
+use crate::{callbacks, load, numbered, script};
 
 type Done = Result<Vec<u8>, String>;
 
@@ -166,6 +166,14 @@ fn fenced(verb: &str, rest: &str) -> Option<Done> {
         "batch" => {
             let (count, ms, folder) = (word(), word(), word());
             number(count).and_then(|count| load::batch(count, number(ms)? as u32, folder)).map(|()| Vec::new())
+        }
+        // numbered COUNT TIMEOUT FOLDER: the same, in a way that a successor can go on with
+        "numbered" => {
+            let (count, ms, folder) = (word(), word(), word());
+            number(count).and_then(|count| {
+                numbered::work(count, number(ms)? as u32, folder);
+                Ok(Vec::new())
+            })
         }
         // once FOLDER PIECE
         "once" => load::once(word(), word()),

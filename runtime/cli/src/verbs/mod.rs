@@ -2,12 +2,15 @@
 
 mod check;
 mod completions;
+mod deploy;
 mod dev;
 mod history;
 mod keygen;
 mod kill;
 mod members;
 mod resign;
+mod rollback;
+mod rollout;
 mod run;
 mod schema;
 mod sign;
@@ -37,6 +40,9 @@ pub enum Verb {
     Status(status::Args),
     Members(members::Args),
     Swap(swap::Args),
+    Deploy(deploy::Args),
+    Rollout(rollout::Args),
+    Rollback(rollback::Args),
     History(history::Args),
     Resign(resign::Args),
     State(state::Args),
@@ -59,6 +65,9 @@ pub fn run(cli: Cli) -> Result<(), Failure> {
         Verb::Status(args) => ask(status::run(&args, global)),
         Verb::Members(args) => ask(members::run(&args, global)),
         Verb::Swap(args) => ask(swap::run(&args, global)),
+        Verb::Deploy(args) => ask(deploy::run(&args, global)),
+        Verb::Rollout(args) => ask(rollout::run(&args, global)),
+        Verb::Rollback(args) => ask(rollback::run(&args, global)),
         Verb::History(args) => ask(history::run(&args, global)),
         Verb::Resign(args) => ask(resign::run(&args, global)),
         Verb::State(args) => ask(state::run(&args, global)),

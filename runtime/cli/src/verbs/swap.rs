@@ -1,5 +1,4 @@
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
 
 use bellwether_node::admin::{SwapReport, SwapRequest};
 use bellwether_node::source::Reference;
@@ -8,7 +7,7 @@ use crate::args::Global;
 use crate::client::CallError;
 use crate::exit::{Exit, Failure};
 use crate::find::{self, Prefer};
-use crate::{node, output, render};
+use crate::{node, output, render, source};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -36,7 +35,7 @@ pub struct Args {
     component: Option<String>,
 
     /// A setting of the guest that takes the place of the manifest's, or stands beside those; may be repeated
-    #[arg(long, value_name = "KEY=VALUE", value_parser = setting)]
+    #[arg(long, value_name = "KEY=VALUE", value_parser = source::setting)]
     config: Vec<(String, String)>,
 
     /// Write the report as JSON, also of a swap that was rolled back
@@ -46,7 +45,7 @@ pub struct Args {
 
 pub async fn run(args: &Args, global: &Global) -> Result<(), Failure> {
     let component = match args.component.as_deref().map(node::reference).transpose()? {
-        Some(Reference::File(file)) => Some(Reference::File(absolute(&file)?)),
+        Some(Reference::File(file)) => Some(Reference::File(source::absolute(&file)?.into())),
         elsewhere => elsewhere,
     };
     let mut config = BTreeMap::new();
@@ -70,28 +69,4 @@ pub async fn run(args: &Args, global: &Global) -> Result<(), Failure> {
             Err(error.into())
         }
     }
-}
-
-fn setting(text: &str) -> Result<(String, String), &'static str> {
-    match text.split_once('=') {
-        Some(("", _)) => Err("the setting has no name before the `=`"),
-        Some((key, value)) => Ok((key.to_owned(), value.to_owned())),
-        None => Err("a setting is KEY=VALUE; `KEY=` sets it to nothing"),
-    }
-}
-
-/// The path as the node, which runs elsewhere in the file system, needs it.
-fn absolute(file: &Path) -> Result<PathBuf, Failure> {
-    let failed = |why: &dyn std::fmt::Display| {
-        Failure::new(Exit::Component, format!("cannot use the component {}", file.display())).why(why)
-    };
-    let meta = std::fs::metadata(file).map_err(|error| failed(&error))?;
-    if !meta.is_file() {
-        return Err(failed(&"it is not a file"));
-    }
-    let path = std::path::absolute(file).map_err(|error| failed(&error))?;
-    if path.to_str().is_none() {
-        return Err(failed(&"its path is not valid UTF-8, which the admin API needs"));
-    }
-    Ok(path)
 }

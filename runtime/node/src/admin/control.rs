@@ -11,6 +11,7 @@ use futures::future::BoxFuture;
 use serde::{Deserialize, Serialize};
 
 use super::error::ControlError;
+use super::rollout::{DeployRequest, Planned, RollbackRequest, RolloutStatus, Steer, SteerRequest};
 use super::status::{NodeStatus, SwapReport};
 
 /// The answer to one request. The asker may go away and drop it at any time: what it asked for goes on regardless.
@@ -53,6 +54,19 @@ pub trait Control: Send + Sync + 'static {
 
     /// One key of a group's state; none if it does not exist.
     fn state_get(&self, group: GroupName, key: String) -> Answer<'_, Option<Entry>>;
+
+    /// What a group runs as a whole, and what its nodes say of it.
+    fn rollout(&self, group: GroupName) -> Answer<'_, RolloutStatus>;
+
+    /// Checks a release against this node's grants, and has it rolled out across the group; answered when that has begun.
+    /// [`ControlError::Refused`] if the group's document does not allow it; [`ControlError::Failed`] if the component cannot be used.
+    fn deploy(&self, group: GroupName, request: DeployRequest) -> Answer<'_, Planned>;
+
+    /// Has an earlier release rolled out again; answered when that has begun.
+    fn rollback(&self, group: GroupName, request: RollbackRequest) -> Answer<'_, Planned>;
+
+    /// Says how the rollout that is under way shall go on.
+    fn steer(&self, group: GroupName, steer: Steer, request: SteerRequest) -> Answer<'_, RolloutStatus>;
 
     /// Begins a graceful stop of this node; returns at once.
     fn stop(&self);

@@ -42,6 +42,9 @@ pub enum ControlError {
     /// Something else has to end first.
     #[error("busy: {0}")]
     Busy(String),
+    /// The group's document does not allow it: nothing was done.
+    #[error("refused: {0}")]
+    Refused(String),
     /// It was tried and failed.
     #[error("{step} failed: {reason}")]
     Failed {
@@ -102,6 +105,8 @@ pub enum ErrorKind {
     NotLeader,
     /// 409: something else has to end first.
     Busy,
+    /// 409: the group's document does not allow it: another rollout is under way, the release runs already …
+    Refused,
     /// 422: it was tried and failed; a swap that was rolled back.
     Failed,
     /// 503: it cannot be done now.
@@ -202,6 +207,7 @@ impl From<ControlError> for Problem {
                 (StatusCode::CONFLICT, ErrorKind::NotLeader)
             }
             ControlError::Busy(_) => (StatusCode::CONFLICT, ErrorKind::Busy),
+            ControlError::Refused(_) => (StatusCode::CONFLICT, ErrorKind::Refused),
             ControlError::Failed { step, reason } => {
                 body.step = Some(step);
                 body.reason = Some(reason);

@@ -8,6 +8,7 @@ mod control;
 mod error;
 mod guard;
 mod metrics;
+mod rollout;
 mod routes;
 mod server;
 mod socket;
@@ -16,6 +17,9 @@ mod status;
 pub use address::{AdminAddress, BadAddress};
 pub use control::{Answer, Control, Nodes, SwapRequest};
 pub use error::{ControlError, ErrorBody, ErrorKind, ErrorReply};
+pub use rollout::{
+    DeployRequest, NodeReport, Planned, PolicyRequest, RollbackRequest, RolloutStatus, Steer, SteerRequest, differences,
+};
 pub use server::{AdminError, AdminOptions, AdminServer};
 pub use status::{
     CallbackCounts, GroupStatus, Members, NodeList, NodeStatus, ReleaseStatus, Role, SessionState, SessionStatus,

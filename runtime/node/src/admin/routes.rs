@@ -21,7 +21,7 @@ use super::server::AdminOptions;
 use super::status::{
     GroupStatus, Members, NodeList, NodeStatus, StateKeys, StatusReply, SwapOutcome, SwapReport, Unanswered,
 };
-use super::{VERSION_HEADER, metrics};
+use super::{VERSION_HEADER, metrics, rollout};
 
 /// The largest body of a request: all that is ever sent is a path and a few settings.
 const MAX_BODY: usize = 64 << 10;
@@ -32,8 +32,8 @@ pub(super) struct Api {
     pub(super) options: AdminOptions,
 }
 
-type Shared = State<Arc<Api>>;
-type Reply<T> = Result<T, Problem>;
+pub(super) type Shared = State<Arc<Api>>;
+pub(super) type Reply<T> = Result<T, Problem>;
 
 /// All calls, guarded.
 pub(super) fn router(api: Arc<Api>, tcp: bool) -> Router {
@@ -43,7 +43,8 @@ pub(super) fn router(api: Arc<Api>, tcp: bool) -> Router {
         .route("/swap", post(swap))
         .route("/resign", post(resign))
         .route("/state", get(state_list))
-        .route("/state/value", get(state_get));
+        .route("/state/value", get(state_get))
+        .merge(rollout::routes());
     Router::new()
         .route("/healthz", get(healthz))
         .route("/readyz", get(readyz))
@@ -62,7 +63,7 @@ pub(super) fn router(api: Arc<Api>, tcp: bool) -> Router {
 }
 
 impl Api {
-    fn node(&self, name: &str) -> Result<Arc<dyn Control>, ControlError> {
+    pub(super) fn node(&self, name: &str) -> Result<Arc<dyn Control>, ControlError> {
         let nodes = self.nodes.list();
         match nodes.iter().find(|node| node.node().as_str() == name) {
             Some(node) => Ok(Arc::clone(node)),
@@ -87,7 +88,7 @@ impl Api {
 }
 
 /// Waits for an answer for at most `limit`.
-async fn within<T>(limit: Duration, what: &str, answer: Answer<'_, T>) -> Result<T, ControlError> {
+pub(super) async fn within<T>(limit: Duration, what: &str, answer: Answer<'_, T>) -> Result<T, ControlError> {
     match tokio::time::timeout(limit, answer).await {
         Ok(answer) => answer,
         Err(_) => {
@@ -96,8 +97,18 @@ async fn within<T>(limit: Duration, what: &str, answer: Answer<'_, T>) -> Result
     }
 }
 
-fn group_name(name: &str) -> Result<GroupName, ControlError> {
+pub(super) fn group_name(name: &str) -> Result<GroupName, ControlError> {
     GroupName::new(name).map_err(|error| ControlError::BadRequest(error.to_string()))
+}
+
+/// A body that could not be taken.
+pub(super) fn malformed(rejected: &JsonRejection, hint: &str) -> Problem {
+    // The framework's 422 for a body of another shape would read as something that was tried and failed.
+    let status = match rejected.status() {
+        StatusCode::UNPROCESSABLE_ENTITY => StatusCode::BAD_REQUEST,
+        other => other,
+    };
+    Problem::bad(status, format!("{}; {hint} as application/json", rejected.body_text()))
 }
 
 async fn healthz() -> Json<serde_json::Value> {
@@ -159,15 +170,9 @@ async fn swap(
     Path((node, group)): Path<(String, String)>,
     request: Result<Json<SwapRequest>, JsonRejection>,
 ) -> Reply<Json<SwapReport>> {
-    let Json(request) = request.map_err(|rejected| {
-        let hint = "send {\"component\": \"/absolute/path.wasm\"}, {\"config\": {\"key\": \"value\"}} or both as application/json";
-        // The framework's 422 for a body of another shape would read as a swap that failed.
-        let status = match rejected.status() {
-            StatusCode::UNPROCESSABLE_ENTITY => StatusCode::BAD_REQUEST,
-            other => other,
-        };
-        Problem::bad(status, format!("{}; {hint}", rejected.body_text()))
-    })?;
+    let hint =
+        "send {\"component\": \"/absolute/path.wasm\"}, {\"config\": {\"key\": \"value\"}} or both as application/json";
+    let Json(request) = request.map_err(|rejected| malformed(&rejected, hint))?;
     let file = request.component.as_ref().and_then(|component| component.file());
     if let Some(path) = file.filter(|path| !path.is_absolute()) {
         // The node's working directory is not the asker's: a relative path would mean another file.
