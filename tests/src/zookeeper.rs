@@ -195,7 +195,16 @@ impl Server {
     /// # Errors
     /// When the server does not run.
     pub fn pause(&self) -> Result<()> {
-        self.signal(Signal::STOP)
+        self.signal(Signal::STOP)?;
+        // The signal is on its way only: a thread that has not seen it yet may still answer.
+        let pid = self.process.as_ref().context("there is no process")?.java;
+        let tasks = format!("/proc/{}/task", pid.as_raw_nonzero());
+        let deadline = Instant::now() + START;
+        while !all_stopped(&tasks)? {
+            ensure!(Instant::now() < deadline, "ZooKeeper does not stop where it stands");
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        Ok(())
     }
 
     /// Lets a paused process go on.
@@ -482,6 +491,19 @@ impl Drop for Process {
         // The shell kills Java and waits for it; there is nothing to do about an error here.
         let _ = self.shell.wait();
     }
+}
+
+/// Whether every thread of a process has been stopped by a signal.
+fn all_stopped(tasks: &str) -> Result<bool> {
+    for task in std::fs::read_dir(tasks)? {
+        // A thread that has ended meanwhile does nothing more either.
+        let Ok(stat) = std::fs::read_to_string(task?.path().join("stat")) else { continue };
+        // The state stands behind the name, which is in brackets and may hold anything.
+        if !stat.rsplit_once(") ").is_some_and(|(_, rest)| rest.starts_with('T')) {
+            return Ok(false);
+        }
+    }
+    Ok(true)
 }
 
 #[cfg(test)]

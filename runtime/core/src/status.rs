@@ -61,8 +61,6 @@ pub struct GroupStatus {
     pub deployed: Option<u64>,
     /// What the group shall run, as far as this node knows.
     pub document: Option<Arc<Document>>,
-    /// What is wrong with the group's document of that.
-    pub document_trouble: Option<String>,
     /// Whether a swap is under way.
     pub swapping: bool,
     /// Whether the release is still on probation.
@@ -129,12 +127,13 @@ impl Node {
                     .map(|live| (live.prepared.release.clone(), live.prepared.digest.clone(), live.since)),
                 deployed: group.guest.course.number(),
                 document: group.rollouts.document().cloned(),
-                document_trouble: group.rollouts.trouble.clone(),
                 swapping: group.guest.swap.is_some(),
                 probation: group.guest.probation.runs(now),
                 swaps: group.guest.history.iter().cloned().collect(),
                 callbacks: group.guest.counts,
-                last_error: group.denied.clone().or_else(|| group.guest.last_error.clone()),
+                last_error: [&group.denied, &group.rollouts.trouble, &group.guest.last_error]
+                    .into_iter()
+                    .find_map(Clone::clone),
             }
         });
         Status {
