@@ -127,7 +127,7 @@ pub(crate) struct Guest {
     /// The last term that an instance was told of with cause election.
     term_told: Option<Epoch>,
     /// Failures in a row, for each callback that failed last.
-    failing: BTreeMap<&'static str, u32>,
+    pub failing: BTreeMap<&'static str, u32>,
     restart_at: Moment,
     tick_at: Moment,
     ticked_last: bool,
@@ -550,14 +550,15 @@ impl Guest {
     pub fn commit(&mut self, cx: &mut Cx<'_>, new: Live, held_since: Moment) {
         let from = self.live.take();
         let to = new.prepared.release.clone();
+        // There is a way back to what was lost just now as well.
+        let before = from.as_ref().map(|old| old.prepared.release.clone()).or_else(|| self.lost_release.take());
         if let Some(swap) = &mut self.swap {
-            self.probation.begin(
-                cx.now,
-                swap.returns(),
-                from.as_ref().map(|old| old.prepared.release.clone()),
-                swap.handed.take(),
-            );
+            let alone = before.is_none() && !swap.returns();
+            self.probation.begin(cx.now, swap.returns(), before, swap.handed.take());
             self.course.committed(swap);
+            if alone && self.course.comes() {
+                self.probation.begin_alone(cx.now);
+            }
         }
         self.go_live(cx, new);
         if let Some(loading) = self.loading.take() {
