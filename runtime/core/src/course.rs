@@ -28,8 +28,10 @@ fn same(one: &Deployed, other: &Deployed) -> bool {
 #[derive(Debug, Clone)]
 pub(crate) struct Aim {
     pub target: Deployed,
-    /// Whether a rollout brings it: after a failure it is not tried again.
+    /// Whether a rollout brings it: after a failure the node runs what the others run, and does not try it again.
     pub coming: bool,
+    /// What those run that no rollout has reached.
+    pub before: Deployed,
     /// Whether a rollout is under way: the way back is kept.
     pub under_way: bool,
 }
@@ -42,8 +44,10 @@ pub(crate) struct Course {
     runs: Option<Deployed>,
     /// What is being loaded as the first.
     loading: Deployed,
-    /// What ran before, while there is a way back to it.
-    earlier: Option<Deployed>,
+    /// Whether that is a file that an operator gave to this node alone.
+    direct: bool,
+    /// What ran before, and whether it was such a file, while there is a way back to it.
+    earlier: Option<(Deployed, bool)>,
     /// What failed here last, and how.
     failed: Option<(Deployed, String)>,
     attempts: u32,
@@ -57,11 +61,20 @@ impl Course {
         self.runs.as_ref()?.as_ref().map(|release| release.number)
     }
 
+    /// What this node shall run, after what it has found.
+    fn goal(&self) -> Option<&Deployed> {
+        let aim = self.aim.as_ref()?;
+        Some(if self.refused().is_some() { &aim.before } else { &aim.target })
+    }
+
     fn arrived(&self) -> bool {
-        match (&self.aim, &self.runs) {
-            (Some(aim), Some(runs)) => same(&aim.target, runs),
-            _ => false,
-        }
+        self.goal().zip(self.runs.as_ref()).is_some_and(|(goal, runs)| same(goal, runs))
+    }
+
+    /// How what a rollout brings has failed here, if it has.
+    fn refused(&self) -> Option<&String> {
+        let aim = self.aim.as_ref().filter(|aim| aim.coming)?;
+        self.has_failed(&aim.target)
     }
 
     fn has_failed(&self, which: &Deployed) -> Option<&String> {
@@ -70,9 +83,9 @@ impl Course {
 
     /// An instance of the first release begins to be loaded: of which; none while that is not known.
     pub fn first(&mut self) -> Option<Source> {
-        let target = self.aim.as_ref()?.target.clone();
-        self.loading = target.clone();
-        Some(source(target))
+        let goal = self.goal()?.clone();
+        self.loading = goal.clone();
+        Some(source(goal))
     }
 
     /// Whether the first release can be loaded.
@@ -98,19 +111,26 @@ impl Course {
         }
         let loading = self.loading.take();
         self.reached(loading);
-        self.arrived() && self.aim.as_ref().is_some_and(|aim| aim.coming)
+        self.comes()
+    }
+
+    /// Whether what runs is what a rollout brings.
+    pub fn comes(&self) -> bool {
+        self.arrived() && self.aim.as_ref().is_some_and(|aim| aim.coming) && self.refused().is_none()
     }
 
     /// A swap was committed.
     pub fn committed(&mut self, swap: &Swap) {
-        let before = self.runs.take();
-        let now = match swap.source() {
-            Source::Wanted(release) => Some(release.clone()),
-            Source::Earlier(_) => self.earlier.take().flatten(),
-            Source::Current => before.clone().flatten(),
-            Source::Manifest | Source::Component(_) | Source::Configured { .. } => None,
+        let before = self.runs.take().map(|runs| (runs, self.direct));
+        let (now, direct) = match swap.source() {
+            Source::Wanted(release) => (Some(release.clone()), false),
+            Source::Earlier(_) => self.earlier.take().unwrap_or_default(),
+            Source::Current => before.clone().unwrap_or_default(),
+            Source::Manifest => (None, false),
+            Source::Component(_) | Source::Configured { .. } => (None, true),
         };
         self.earlier = before.filter(|_| !swap.returns());
+        self.direct = direct;
         self.reached(now);
     }
 }
@@ -170,9 +190,10 @@ impl Guest {
         }
     }
 
-    /// The first release could not be loaded. What cannot be read now may be there later; anything else is the release's fault.
+    /// The first release could not be loaded. What cannot be read may be there soon; anything else is the release's fault.
     pub(crate) fn not_loaded(&mut self, cx: &mut Cx<'_>, step: Step, why: &str) {
-        if step != Step::Read && self.course.runs.is_none() && self.course.loading.is_some() {
+        let again = self.failing.get("load").is_some_and(|failures| *failures >= self.policy.restarts);
+        if (step != Step::Read || again) && self.course.runs.is_none() && self.course.loading.is_some() {
             let release = self.course.loading.clone();
             self.course_failed(cx, release, why.to_owned());
         }
@@ -180,10 +201,9 @@ impl Guest {
 
     /// When the next step towards the wanted release is due; none if there is nothing to do, or not now.
     pub(crate) fn course_due(&self) -> Option<Moment> {
-        let aim = self.course.aim.as_ref()?;
+        self.course.goal()?;
         let busy = self.stopping || self.ending || self.swap.is_some() || self.queued.is_some();
-        let refused = aim.coming && self.course.has_failed(&aim.target).is_some();
-        if busy || refused || self.course.runs.is_none() || self.course.arrived() {
+        if busy || self.course.runs.is_none() || self.course.arrived() {
             return None;
         }
         Some(self.course.retry_at)
@@ -191,18 +211,16 @@ impl Guest {
 
     /// Goes on towards the release that the document wants, and away from one that it does not want any more.
     pub(crate) fn follow(&mut self, cx: &mut Cx<'_>) {
-        let Some(aim) = &self.course.aim else { return };
-        let strays = self.swap.as_ref().and_then(Swap::leads_to).is_some_and(|to| !same(&to, &aim.target));
+        let Some(goal) = self.course.goal().cloned() else { return };
+        let strays = self.swap.as_ref().and_then(Swap::leads_to).is_some_and(|to| !same(&to, &goal));
         if strays {
             self.roll_back(cx, "the group wants another release by now".into());
         }
-        if self.course_due().is_some_and(|at| at <= cx.now)
-            && let Some(Aim { target, .. }) = self.course.aim.clone()
-        {
-            let number = target.as_ref().map(|release| release.number);
+        if self.course_due().is_some_and(|at| at <= cx.now) {
+            let number = goal.as_ref().map(|release| release.number);
             let returns = number < self.course.number();
             let instance = cx.counters.instance();
-            let mut swap = Swap::new(None, source(target), instance, cx.now);
+            let mut swap = Swap::new(None, source(goal), instance, cx.now);
             swap.returns = returns;
             cx.out.push(Command::Prepare { group: self.group.clone(), instance, source: swap.source().clone() });
             self.swap = Some(swap);
@@ -228,7 +246,8 @@ impl Guest {
         if !matches!(step, Step::Snapshot | Step::Restore) || swap.hand == Hand::Nothing {
             return false;
         }
-        let kept = self.course.earlier.as_ref().zip(swap.leads_to()).is_some_and(|(earlier, to)| same(earlier, &to));
+        let earlier = self.course.earlier.as_ref().filter(|(_, direct)| !direct);
+        let kept = earlier.zip(swap.leads_to()).is_some_and(|((earlier, _), to)| same(earlier, &to));
         let kept = self.probation.handed.clone().filter(|_| kept && swap.hand == Hand::Snapshot);
         let text = if kept.is_some() {
             format!("{why}; the release before is given the state that it handed over itself")
@@ -246,9 +265,10 @@ impl Guest {
         let aim = self.course.aim.as_ref()?;
         let failed = self.course.has_failed(&aim.target).filter(|_| aim.coming || !self.course.arrived());
         let number = aim.target.as_ref().map_or(0, |target| target.number);
+        let runs = self.course.runs.as_ref().is_some_and(|runs| same(runs, &aim.target));
         let state = match failed {
             Some(reason) => Staging::Failed { number, reason: crate::release::bounded(reason.clone()) },
-            None if !self.course.arrived() => Staging::Staging,
+            None if !runs => Staging::Staging,
             None if aim.coming && self.probation.runs(now) => Staging::Proving,
             None => Staging::Settled,
         };

@@ -127,7 +127,7 @@ pub(crate) struct Guest {
     /// The last term that an instance was told of with cause election.
     term_told: Option<Epoch>,
     /// Failures in a row, for each callback that failed last.
-    failing: BTreeMap<&'static str, u32>,
+    pub failing: BTreeMap<&'static str, u32>,
     restart_at: Moment,
     tick_at: Moment,
     ticked_last: bool,
@@ -250,9 +250,10 @@ impl Guest {
             match result {
                 Ok(prepared) => {
                     let text = format!("component {} is ready", prepared.digest.get(..12).unwrap_or(&prepared.digest));
+                    let release = prepared.release.clone();
                     self.go_live(cx, Live::new(prepared, cx.now));
                     if self.course.loaded() {
-                        self.probation.begin_alone(cx.now);
+                        self.probation.begin_alone(cx.now, release);
                     }
                     self.notice(cx, Level::Info, "guest-ready", None, text);
                 }
@@ -557,8 +558,12 @@ impl Guest {
         let lost = self.lost_release.take().filter(|lost| *lost != to);
         let from = old.as_ref().map(|old| old.prepared.release.clone()).or(lost);
         if let Some(swap) = &mut self.swap {
+            let alone = from.is_none() && !swap.returns();
             self.probation.begin(cx.now, swap.returns(), to.clone(), from.clone(), swap.handed.take());
             self.course.committed(swap);
+            if alone && self.course.comes() {
+                self.probation.begin_alone(cx.now, to.clone());
+            }
         }
         self.go_live(cx, new);
         if let Some(loading) = self.loading.take() {

@@ -72,7 +72,8 @@ impl Trial {
     }
 
     /// The first release since the node started must prove itself, though there is nothing to go back to.
-    pub fn begin_alone(&mut self, now: Moment) {
+    pub fn begin_alone(&mut self, now: Moment, release: ReleaseId) {
+        self.release = Some(release);
         self.until = (!self.config.lasts.is_zero()).then(|| now + self.config.lasts);
     }
 

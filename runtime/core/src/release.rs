@@ -268,6 +268,12 @@ pub struct Report {
 }
 
 impl Report {
+    /// Reads what a node's znode holds; none if that is no report.
+    #[must_use]
+    pub fn parse(data: &[u8]) -> Option<Self> {
+        serde_json::from_slice(data).ok()
+    }
+
     /// Whether the node runs that release (none for its manifest's), and has proved it.
     #[must_use]
     pub fn settled(&self, on: Option<u64>) -> bool {

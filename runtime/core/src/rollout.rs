@@ -33,8 +33,8 @@ pub(crate) enum Purpose {
     Sync,
     /// The document, with a watch.
     Read { round: u64 },
-    /// The document is put back where it was lost, by the leader or by another.
-    Restore { round: u64, fenced: bool },
+    /// The document is put back where it was lost.
+    Restore { round: u64 },
     /// Our report, looked at.
     Look { round: u64 },
     /// Our report is made, changed or taken away.
@@ -44,7 +44,7 @@ pub(crate) enum Purpose {
     /// Another node's report.
     Peer { look: u64, node: NodeId },
     /// The leader's next step.
-    Conduct { round: u64 },
+    Conduct { round: u64, look: u64 },
     /// An operator's question.
     Asked { request: RequestId, part: questions::Part },
 }
@@ -98,6 +98,7 @@ pub(crate) struct Rollouts {
     known: Option<Known>,
     found: Found,
     mzxid: i64,
+    version: i32,
     watch: Option<Tag>,
     reading: bool,
     stale: bool,
@@ -133,6 +134,7 @@ impl Rollouts {
             known: None,
             found: Found::Nothing,
             mzxid: 0,
+            version: -1,
             watch: None,
             reading: false,
             stale: true,
@@ -280,12 +282,17 @@ impl Rollouts {
                 self.watch = Some(tag);
                 // A server that lags behind answers with what was; its watch tells when it has caught up.
                 if stat.mzxid >= self.mzxid {
-                    self.mzxid = stat.mzxid;
+                    if stat.mzxid > self.mzxid && stat.version <= self.version {
+                        // Made anew: our report may have been lost as well.
+                        self.reporter.unsure();
+                    }
+                    (self.mzxid, self.version) = (stat.mzxid, stat.version);
                     self.take(cx, Document::parse(&data), stat);
                 }
             }
             Err(RequestError::NoNode) => {
                 self.found = Found::Nothing;
+                self.version = i32::MAX;
                 self.make(cx, &self.path);
                 self.read_later(cx);
             }
@@ -362,12 +369,9 @@ impl Rollouts {
             Some(rollout) if coming => Some(&rollout.to),
             _ => document.target(&self.me),
         };
-        let same = self.known.as_ref().and_then(|known| known.aim.target.clone());
-        let target = match (target, same) {
-            (Some(target), Some(known)) if *target == *known => Some(known),
-            (target, _) => target.cloned().map(Arc::new),
-        };
-        let aim = Aim { target, coming, under_way: rollout.is_some() };
+        let target = target.cloned().map(Arc::new);
+        let before = document.current.clone().map(Arc::new);
+        let aim = Aim { target, coming, before, under_way: rollout.is_some() };
         self.known = Some(Known { document: Arc::new(document), aim });
     }
 
@@ -380,7 +384,7 @@ impl Rollouts {
         }
         let set = Op::Set { path: self.path.clone(), data: document.encode().into(), version: Some(version) };
         let operations = fence.into_iter().flatten().cloned().chain([set]).collect();
-        let purpose = Purpose::Restore { round: self.round, fenced: fence.is_some() };
+        let purpose = Purpose::Restore { round: self.round };
         self.writing = self.ask(cx, purpose, Request::Multi(operations)).is_some();
     }
 
@@ -416,13 +420,20 @@ impl Rollouts {
             Purpose::Report { round } if round == self.round => self.reported(cx, result),
             Purpose::List { look } if look == self.looks => self.listed(cx, result),
             Purpose::Peer { look, node } if look == self.looks => self.peer_read(node, result),
-            Purpose::Conduct { round } if round == self.round => return self.written(cx, result, true),
-            Purpose::Restore { round, fenced } if round == self.round => {
+            Purpose::Conduct { round, look } if round == self.round => {
+                let failed = matches!(&result, Err(RequestError::Multi { index: 0 | 1, .. }));
+                self.written(cx, &result);
+                // Of an earlier term nothing follows for this one.
+                if failed && self.conductor.is_some() && look == self.looks {
+                    return Outcome::Superseded;
+                }
+            }
+            Purpose::Restore { round } if round == self.round => {
                 if result.is_ok() {
                     let text = format!("{} was put back", self.path);
                     self.notice(cx, Level::Warn, "release-restored", text);
                 }
-                return self.written(cx, result, fenced);
+                self.written(cx, &result);
             }
             Purpose::Look { .. }
             | Purpose::Report { .. }
@@ -435,18 +446,15 @@ impl Rollouts {
     }
 
     /// The document was written, or not: what it holds now is read before anything further is done.
-    fn written(&mut self, cx: &mut Cx<'_>, result: Result<Reply, RequestError>, fenced: bool) -> Outcome {
+    fn written(&mut self, cx: &mut Cx<'_>, result: &Result<Reply, RequestError>) {
         self.writing = false;
         self.found = Found::Nothing;
-        match result {
-            Err(RequestError::Multi { index: 0 | 1, .. }) if fenced => return Outcome::Superseded,
-            Ok(_) | Err(RequestError::Multi { .. }) => {
-                self.stale = true;
-                self.retry_at = cx.now;
-            }
-            Err(_) => self.read_later(cx),
+        if matches!(result, Ok(_) | Err(RequestError::Multi { .. })) {
+            self.stale = true;
+            self.retry_at = cx.now;
+        } else {
+            self.read_later(cx);
         }
-        Outcome::Nothing
     }
 
     fn is_ours(owner: Option<SessionId>, cx: &Cx<'_>) -> bool {

@@ -14,6 +14,9 @@ pub fn inject(world: &mut World) {
     let index = world.rng.usize(0..world.nodes.len());
     let group = world.rng.usize(0..world.profile.groups);
     let runs = world.nodes[index].core.is_some();
+    if world.options.rollouts && world.rng.bool() {
+        return world.steer_rollouts(index, group);
+    }
     match world.rng.u32(0..100) {
         0..8 => cut(world, index, Cable { up: false, down: false }),
         8..13 => cut(world, index, Cable { up: true, down: false }),
@@ -60,6 +63,7 @@ pub fn inject(world: &mut World) {
             world.say(format_args!("fault: node-{index} is reset"));
             world.lose_connection(index, Duration::ZERO);
         }
+        80..88 if world.profile.rollouts => world.steer_rollouts(index, group),
         80..88 => {
             world.say(format_args!("operator: node-{index} shall swap in g{group}"));
             world.ask_swap(index, group);
@@ -153,6 +157,8 @@ fn delete_all(world: &mut World, group: usize) {
     for index in 0..world.nodes.len() {
         tampered(world, index, group);
     }
+    let step = world.step;
+    world.history.rollouts.tampered(group, step);
     world.fire();
 }
 

@@ -11,6 +11,7 @@ use bellwether_core::work::Fence;
 use crate::history::Handover;
 use crate::node::group_name;
 use crate::options::Manners;
+use crate::rollouts::{Flaw, content, content_of};
 use crate::wire::Parcel;
 use crate::world::World;
 
@@ -114,13 +115,26 @@ pub fn release(number: u64) -> ReleaseId {
 
 impl World {
     pub(crate) fn prepare(&mut self, index: usize, group: usize, instance: InstanceId, source: Source) {
-        let broken = self.rng.u32(0..1000) < self.manners.broken && matches!(source, Source::Component(_));
+        let ill = self.rng.u32(0..1000) < self.manners.broken;
+        let broken = match &source {
+            Source::Component(_) => ill,
+            Source::Wanted(release) => {
+                self.prepares(index, group, release);
+                ill || self.flaw(group, content(release)) == Some(Flaw::Load)
+            }
+            _ => false,
+        };
+        let what = match &source {
+            Source::Wanted(release) => format!("number {}, {}", release.number, content(release)),
+            other => format!("{other:?}"),
+        };
+        self.say(format_args!("node-{index}: g{group} {instance} is to be {what}"));
         let side = &mut self.nodes[index].groups[group];
         let release = match source {
             Source::Component(name) => release(name.parse().unwrap_or(FIRST)),
             Source::Earlier(earlier) => earlier,
             Source::Manifest => release(FIRST),
-            Source::Wanted(numbered) => release(numbered.wanted.component.digest.parse().unwrap_or(FIRST)),
+            Source::Wanted(numbered) => release(content(&numbered)),
             Source::Current | Source::Configured { .. } => side.running.clone().unwrap_or_else(|| release(FIRST)),
         };
         let observer = self.profile.observer;
@@ -147,8 +161,16 @@ impl World {
         budget: Duration,
     ) {
         let (now, process) = (self.now, self.process(index));
-        let (fate, takes) = self.manners.draw(&mut self.rng, budget);
+        let (mut fate, takes) = self.manners.draw(&mut self.rng, budget);
         let name = callback.name();
+        let called = self.nodes[index].groups[group].instances.get(&instance).map(|called| content_of(&called.release));
+        let flaw = called.and_then(|content| self.flaw(group, content));
+        match (&callback, flaw) {
+            (Callback::Restore(_), Some(Flaw::Restore)) => fate = Fate::Refused,
+            (Callback::Snapshot, Some(Flaw::Snapshot)) => fate = Fate::Trapped,
+            (Callback::Tick, Some(Flaw::Ticks)) if self.profile.proves_by_ticks() => fate = Fate::Trapped,
+            _ => {}
+        }
         self.say(format_args!("node-{index}: g{group} {instance} {name} begins, ends {fate:?} after {takes:?}"));
         let side = &mut self.nodes[index].groups[group];
         let granted = side.granted;
@@ -242,6 +264,7 @@ impl World {
         };
         let release = new.release.clone();
         if side.running.as_ref().is_some_and(|running| *running != release) {
+            let otherwise = self.history.otherwise.remove(&(index, group));
             self.history.handover = Some(Handover {
                 node: index,
                 group,
@@ -250,6 +273,7 @@ impl World {
                 old: old.map(|old| old.counter),
                 given: side.given.get(&release).copied(),
                 new: new.restored,
+                otherwise,
             });
         }
         side.live = Some(instance);

@@ -1,9 +1,11 @@
 //! What happened that the invariants are about.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use bellwether_core::id::{Epoch, ReleaseId};
 use bellwether_core::time::Moment;
+
+use crate::rollouts::Rollouts;
 
 /// A process: which node, and which of its lives.
 pub type Process = (usize, u64);
@@ -60,6 +62,8 @@ pub struct Handover {
     pub given: Option<u64>,
     /// The state that the new instance was given.
     pub new: Option<u64>,
+    /// Whether the node said that it goes back without the state of the release that ran.
+    pub otherwise: bool,
 }
 
 /// What happened so far. The lists that grow hold only what the invariants still need.
@@ -83,6 +87,10 @@ pub struct History {
     pub bad_call: Option<String>,
     /// A node that said it can never go on, and why.
     pub gave_up: Option<(usize, String)>,
+    /// Nodes and groups whose way back goes on without the state of the release that ran.
+    pub otherwise: BTreeSet<(usize, usize)>,
+    /// What the groups' documents have allowed, and what was made of it.
+    pub rollouts: Rollouts,
     /// Elections that were won.
     pub elections: u64,
     /// Swaps that were committed.

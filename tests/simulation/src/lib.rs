@@ -17,6 +17,7 @@ pub mod history;
 pub mod invariants;
 pub mod node;
 pub mod options;
+pub mod rollouts;
 pub mod wire;
 pub mod world;
 

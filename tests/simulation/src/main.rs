@@ -27,9 +27,12 @@ struct Args {
     /// How many simulated seconds faults go on.
     #[arg(long, default_value_t = 60)]
     trouble: u64,
-    /// Take a safeguard away: proof, lease, told, owner, suffix-order or worker-fence.
+    /// Take a safeguard away: proof, lease, told, owner, suffix-order, admission, waves or worker-fence.
     #[arg(long)]
     without: Option<Missing>,
+    /// Deploy releases in every run, again and again.
+    #[arg(long)]
+    rollouts: bool,
     /// Say what happens, step by step.
     #[arg(long)]
     trace: bool,
@@ -45,6 +48,7 @@ fn main() -> ExitCode {
     let options = Options {
         nodes: args.nodes,
         trouble: Duration::from_secs(args.trouble),
+        rollouts: args.rollouts,
         trace: args.trace,
         missing: args.without,
         ..Options::default()
@@ -69,6 +73,7 @@ fn main() -> ExitCode {
                 total.refused += history.refused;
                 total.swaps += history.swaps;
                 total.rollbacks += history.rollbacks;
+                total.rollouts.add(&history.rollouts);
                 total.faults += history.faults;
                 slowest = slowest.max(history.rest_after.unwrap_or_default());
             }
@@ -77,9 +82,10 @@ fn main() -> ExitCode {
                 let named = |missing| Missing::ALL.iter().find(|(_, known)| *known == missing).map(|(name, _)| *name);
                 let without = args.without.and_then(named).map(|name| format!(" --without {name}"));
                 println!(
-                    "replay: tests/simulate.sh --from {seed} --seeds 1 --nodes {} --trouble {}{} --trace",
+                    "replay: tests/simulate.sh --from {seed} --seeds 1 --nodes {} --trouble {}{}{} --trace",
                     args.nodes,
                     args.trouble,
+                    if args.rollouts { " --rollouts" } else { "" },
                     without.unwrap_or_default()
                 );
                 return ExitCode::FAILURE;
@@ -90,7 +96,7 @@ fn main() -> ExitCode {
     let per_minute = 60.0 / took.as_secs_f64().max(0.001);
     println!(
         "{seeds} seeds and {steps} steps in {took:.1?} ({:.0} seeds and {:.0} steps a minute): {} faults, {} elections, {} writes accepted and {} fenced off, {} tasks \
-         accepted and {} refused, {} swaps and {} rolled back; at rest after {slowest:?} at most; every invariant held",
+         accepted and {} refused, {} swaps and {} rolled back, {} rollouts done, {} failed and {} aborted; at rest after {slowest:?} at most; every invariant held",
         seeds as f64 * per_minute,
         steps as f64 * per_minute,
         total.faults,
@@ -101,6 +107,9 @@ fn main() -> ExitCode {
         total.refused,
         total.swaps,
         total.rollbacks,
+        total.rollouts.done,
+        total.rollouts.failed,
+        total.rollouts.aborted,
     );
     ExitCode::SUCCESS
 }

@@ -270,7 +270,11 @@ impl World {
                 self.post(delay, index, Parcel::Local(Event::Drained { group }));
             }
             Command::Answer { request, answer: Answer::Swapped(outcome) } => self.swapped(index, request, outcome),
+            Command::Answer { answer: Answer::Release(result), .. } => self.released(&result),
             Command::Notice(notice) => {
+                if let Some(group) = notice.group.as_ref().filter(|_| notice.what == "handover-failed") {
+                    self.history.otherwise.insert((index, group_of(group)));
+                }
                 let group = notice.group.as_ref().map_or("", |group| group.as_str());
                 self.say(format_args!("node-{index}: {group} {} {:?}: {}", notice.what, notice.epoch, notice.text));
             }

@@ -17,12 +17,14 @@ pub enum Missing {
 
 impl Missing {
     /// Every safeguard that there is, by the name that the command line has for it.
-    pub const ALL: [(&'static str, Self); 6] = [
+    pub const ALL: [(&'static str, Self); 8] = [
         ("proof", Self::Core(Safeguard::Proof)),
         ("lease", Self::Core(Safeguard::Lease)),
         ("told", Self::Core(Safeguard::Told)),
         ("owner", Self::Core(Safeguard::Owner)),
         ("suffix-order", Self::Core(Safeguard::SuffixOrder)),
+        ("admission", Self::Core(Safeguard::Admission)),
+        ("waves", Self::Core(Safeguard::Waves)),
         ("worker-fence", Self::WorkerFence),
     ];
 }
@@ -50,6 +52,8 @@ pub struct Options {
     pub timeout: Duration,
     /// The ensemble's tickTime.
     pub tick_time: Duration,
+    /// Whether operators deploy releases in every run, and again and again.
+    pub rollouts: bool,
     /// Whether to say what happens.
     pub trace: bool,
     /// What is missing.
@@ -66,6 +70,7 @@ impl Default for Options {
             calm: Duration::from_secs(60),
             timeout: Duration::from_secs(6),
             tick_time: Duration::from_secs(2),
+            rollouts: false,
             trace: false,
             missing: None,
             unchecked: None,
@@ -120,6 +125,8 @@ pub struct Profile {
     pub rounded: bool,
     /// The counters of the election and the registry are set close to 2^31 at some time.
     pub high_counters: bool,
+    /// Operators deploy releases to whole groups.
+    pub rollouts: bool,
 }
 
 impl Profile {
@@ -138,6 +145,7 @@ impl Profile {
         reports: false,
         rounded: false,
         high_counters: false,
+        rollouts: false,
     };
 
     /// Draws one.
@@ -168,6 +176,7 @@ impl Profile {
             reports: chance(50),
             rounded: chance(50),
             high_counters: chance(20),
+            rollouts: chance(50),
         }
     }
 }

@@ -25,6 +25,8 @@ pub struct Packet {
     pub tag: Tag,
     /// The request.
     pub request: Request,
+    /// The term in which it was sent, if it was one.
+    pub term: Option<Epoch>,
 }
 
 /// Something that happens later.
@@ -99,7 +101,8 @@ impl World {
         let Some(client) = self.nodes[index].client.as_mut() else { return };
         client.last_up = client.last_up.max(now + delay);
         let (at, connection) = (client.last_up, client.connection);
-        self.post_at(at, index, Parcel::Up(Packet { generation, connection, session, tag, request }));
+        let term = self.conducts(index, &request);
+        self.post_at(at, index, Parcel::Up(Packet { generation, connection, session, tag, request, term }));
     }
 
     /// The server sends something, behind everything that it sent before.
@@ -137,7 +140,7 @@ impl World {
                 self.doom(index)
             };
         }
-        let Packet { session, tag, request, .. } = packet;
+        let Packet { session, tag, request, term, .. } = packet;
         if self.nodes[index].follower.is_cut() && !answer {
             return;
         }
@@ -156,8 +159,11 @@ impl World {
         }
         self.heard_of(index, session);
         let noted = self.note(&request);
-        let result = self.ensemble.server.apply(session, tag, request);
+        let result = self.ensemble.server.apply(session, tag, request.clone());
         self.noted(noted, &result);
+        if result.is_ok() {
+            self.wrote(index, &request, term);
+        }
         self.fire();
         if answer {
             self.down(index, SessionEvent::Answered { tag, result });

@@ -53,7 +53,18 @@ impl World {
     #[must_use]
     pub fn new(seed: u64, options: Options) -> Self {
         let mut rng = fastrand::Rng::with_seed(seed);
-        let profile = Profile::draw(&mut rng);
+        let mut profile = Profile::draw(&mut rng);
+        profile.rollouts |= options.rollouts;
+        Self::with_profile(seed, options, profile, rng)
+    }
+
+    /// The same, of another kind than the seed says.
+    #[must_use]
+    pub fn plain(seed: u64, options: Options) -> Self {
+        Self::with_profile(seed, options, Profile { rollouts: true, ..Profile::PLAIN }, fastrand::Rng::with_seed(seed))
+    }
+
+    fn with_profile(seed: u64, options: Options, profile: Profile, rng: fastrand::Rng) -> Self {
         let mut world = Self {
             seed,
             options,
@@ -98,12 +109,16 @@ impl World {
     }
 
     /// Everything is mended: within the time it is given the cluster must come to rest, and stay there.
-    fn come_to_rest(&mut self, from: Moment) -> Result<(), Violation> {
-        let end = from + self.options.calm;
+    ///
+    /// # Errors
+    /// The first invariant that did not hold.
+    pub fn come_to_rest(&mut self, from: Moment) -> Result<(), Violation> {
+        let end = from + self.options.calm + self.rollouts_take();
         let (mut at_rest, mut leaders) = (0, Vec::new());
         while self.now < end {
             let look_at = (self.now + LOOK).min(end);
             while !self.advance(look_at)? {}
+            self.tidy_rollouts();
             let found = invariants::at_rest(self);
             let leads = self.leaders();
             at_rest = if found.is_ok() && (leads == leaders || at_rest == 0) { at_rest + 1 } else { 0 };

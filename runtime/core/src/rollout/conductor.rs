@@ -127,7 +127,7 @@ impl Rollouts {
         let set = Op::Set { path: self.path.clone(), data: next.encode().into(), version: Some(version) };
         let [own, epoch] = fence.clone();
         let request = Request::Multi(vec![own, epoch, set]);
-        self.writing = self.ask(cx, Purpose::Conduct { round: self.round }, request).is_some();
+        self.writing = self.ask(cx, Purpose::Conduct { round: self.round, look: self.looks }, request).is_some();
     }
 
     /// The document after the next step; none while there is something to wait for.
@@ -208,7 +208,7 @@ impl Rollouts {
         let Some(conductor) = &mut self.conductor else { return };
         conductor.reading.remove(&node);
         let report = match &result {
-            Ok(Reply::Data { data, .. }) => serde_json::from_slice(data).ok(),
+            Ok(Reply::Data { data, .. }) => Report::parse(data),
             Err(RequestError::NoNode) => {
                 // It went in between.
                 if let Some(seen) = &mut conductor.seen {

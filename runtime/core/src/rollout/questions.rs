@@ -9,7 +9,7 @@ use crate::event::Asker;
 use crate::id::{NodeId, RequestId};
 use crate::link::Cx;
 use crate::member::Member;
-use crate::release::{Document, ReleaseError, ReleaseOp, ReleaseReply};
+use crate::release::{Document, ReleaseError, ReleaseOp, ReleaseReply, Report};
 use crate::request::{Reply, Request, RequestError};
 
 /// Which part of a question a request was for.
@@ -201,7 +201,7 @@ impl Rollouts {
                 reads.extend(names.iter().map(|name| (Part::Member, format!("{}/{name}", self.registry))));
             }
             (Part::Report(node), Ok(Reply::Data { data, .. })) => {
-                question.reply.nodes.insert(node, serde_json::from_slice(&data).ok());
+                question.reply.nodes.insert(node, Report::parse(&data));
             }
             (Part::Member, Ok(Reply::Data { data, .. })) => {
                 if let Ok(member) = serde_json::from_slice::<Member>(&data) {

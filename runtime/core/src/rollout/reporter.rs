@@ -48,9 +48,9 @@ enum Due {
 }
 
 impl Reporter {
-    /// Connected (again): the session lives, and so does its znode, but what was under way is unsure.
+    /// Connected (again): what was under way is unsure, and an operator may have taken away what there was.
     pub fn connected(&mut self) {
-        if self.own == Own::Asking {
+        if matches!(self.own, Own::Asking | Own::Holds(_)) {
             self.own = Own::Unknown { at: Moment::default() };
         }
     }
@@ -108,9 +108,7 @@ impl Rollouts {
     pub(super) fn looked(&mut self, cx: &mut Cx<'_>, result: Result<Reply, RequestError>) {
         self.reporter.audit_at = cx.now + cx.rng.around(cx.node.audit);
         self.reporter.own = match result {
-            Ok(Reply::Data { data, stat }) if Self::is_ours(stat.owner, cx) => {
-                Own::Holds(serde_json::from_slice(&data).ok())
-            }
+            Ok(Reply::Data { data, stat }) if Self::is_ours(stat.owner, cx) => Own::Holds(Report::parse(&data)),
             Ok(Reply::Data { .. }) => {
                 // Of an earlier session of ours, which the ensemble may keep alive for long: the node's id is ours alone.
                 let request = Request::Delete { path: self.report_path(&self.me), version: None };

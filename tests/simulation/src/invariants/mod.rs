@@ -12,6 +12,10 @@ mod never_gives_up;
 mod one_gate;
 mod one_leader_at_rest;
 mod releases;
+mod releases_at_rest;
+mod rollout_admits;
+mod rollout_fenced;
+mod rollout_waves;
 mod stops_in_time;
 mod watches_at_rest;
 mod znodes_at_rest;
@@ -23,7 +27,7 @@ pub type Broken = (&'static str, String);
 
 type Check = fn(&World) -> Result<(), String>;
 
-const ALWAYS: [(&str, Check); 11] = [
+const ALWAYS: [(&str, Check); 14] = [
     ("fenced_writes", fenced_writes::check),
     ("fenced_workers", fenced_workers::check),
     ("epochs_grow", epochs_grow::check),
@@ -33,15 +37,19 @@ const ALWAYS: [(&str, Check); 11] = [
     ("calls", calls::check),
     ("handover", handover::check),
     ("releases", releases::check),
+    ("rollout_admits", rollout_admits::check),
+    ("rollout_waves", rollout_waves::check),
+    ("rollout_fenced", rollout_fenced::check),
     ("stops_in_time", stops_in_time::check),
     ("never_gives_up", never_gives_up::check),
 ];
 
-const AT_REST: [(&str, Check); 4] = [
+const AT_REST: [(&str, Check); 5] = [
     ("one_leader_at_rest", one_leader_at_rest::check),
     ("members_at_rest", members_at_rest::check),
     ("znodes_at_rest", znodes_at_rest::check),
     ("watches_at_rest", watches_at_rest::check),
+    ("releases_at_rest", releases_at_rest::check),
 ];
 
 fn all(checks: &[(&'static str, Check)], world: &World) -> Result<(), Broken> {
