@@ -42,7 +42,7 @@ fn counting_the_lease_from_what_the_leader_of_the_ensemble_was_not_told_two_lead
 
 #[test]
 fn without_the_owner_check_a_dying_znode_is_led_by() {
-    caught(Missing::Core(Safeguard::Owner), None, 50, &["one_gate", "demotion_first"]);
+    caught(Missing::Core(Safeguard::Owner), None, 400, &["one_gate", "demotion_first"]);
 }
 
 #[test]
