@@ -91,6 +91,8 @@ pub struct History {
     pub otherwise: BTreeSet<(usize, usize)>,
     /// What the groups' documents have allowed, and what was made of it.
     pub rollouts: Rollouts,
+    /// Requests that reached a server.
+    pub requests: u64,
     /// Elections that were won.
     pub elections: u64,
     /// Swaps that were committed.

@@ -90,6 +90,8 @@ pub struct Admission {
 pub struct Rollouts {
     /// By group and number, the nodes that it was ever for.
     admitted: BTreeMap<(usize, u64), BTreeSet<NodeId>>,
+    /// By group and number, the nodes that ever began to prepare it.
+    prepared: BTreeMap<(usize, u64), BTreeSet<usize>>,
     /// The numbers that were ever for all of a group.
     current: BTreeSet<(usize, u64)>,
     /// When each node was admitted to what comes now.
@@ -119,6 +121,12 @@ pub struct Rollouts {
 }
 
 impl Rollouts {
+    /// The nodes that ever began to prepare a release.
+    #[must_use]
+    pub fn prepared(&self, group: usize, number: u64) -> BTreeSet<usize> {
+        self.prepared.get(&(group, number)).cloned().unwrap_or_default()
+    }
+
     /// An operator has taken a group's znodes away.
     pub(crate) fn tampered(&mut self, group: usize, step: u64) {
         self.tampered.insert(group, step);
@@ -139,11 +147,12 @@ fn path(group: usize, below: &str) -> String {
 }
 
 impl World {
-    /// What is wrong with a release as long as it is not what the whole group runs: one that nodes happened to take without a state
-    /// may come that far, and no group could come to rest by it.
+    /// What is wrong with a release. One that nodes happened to take without a state may come to be what the whole group runs, and
+    /// no group could come to rest by it then, nor ever run another: then nothing is wrong with it any more.
     pub(crate) fn flaw(&self, group: usize, content: u64) -> Option<Flaw> {
         let current = self.document(group).and_then(|document| document.current);
-        Flaw::of(content).filter(|_| current.is_none_or(|current| self::content(&current) != content))
+        let taken = current.is_some_and(|current| self::content(&current) == content);
+        Flaw::of(content).filter(|flaw| !taken || !matches!(flaw, Flaw::Restore | Flaw::Snapshot))
     }
 
     /// What a group's znode holds.
@@ -241,6 +250,7 @@ impl World {
     pub(crate) fn prepares(&mut self, index: usize, group: usize, release: &Numbered) {
         let rollouts = &mut self.history.rollouts;
         let (number, node) = (release.number, format!("node-{index}"));
+        rollouts.prepared.entry((group, number)).or_default().insert(index);
         let admitted = rollouts.admitted.get(&(group, number));
         let ever = admitted.is_some_and(|nodes| nodes.iter().any(|admitted| admitted.as_str() == node));
         if !ever && !rollouts.current.contains(&(group, number)) {

@@ -141,6 +141,7 @@ impl World {
             };
         }
         let Packet { session, tag, request, term, .. } = packet;
+        self.history.requests += 1;
         if self.nodes[index].follower.is_cut() && !answer {
             return;
         }

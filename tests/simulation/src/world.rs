@@ -137,6 +137,15 @@ impl World {
         Ok(())
     }
 
+    /// Goes on until then, whatever happens.
+    ///
+    /// # Errors
+    /// The first invariant that did not hold.
+    pub fn go_on(&mut self, until: Moment) -> Result<(), Violation> {
+        while !self.advance(until)? {}
+        Ok(())
+    }
+
     fn leaders(&self) -> Vec<Option<bellwether_core::id::Epoch>> {
         let gates = |group| (0..self.nodes.len()).find_map(move |index| self.gate(index, group));
         (0..self.profile.groups).map(gates).collect()

@@ -8,12 +8,21 @@ use bellwether_simulation::{Missing, Options, run};
 
 /// The first seed that fails without the safeguard must fail by one of `expected`.
 fn caught(missing: Missing, unchecked: Option<&'static str>, seeds: u64, expected: &[&str]) {
-    let options = Options { missing: Some(missing), unchecked, ..Options::default() };
+    caught_among(Options::default(), missing, unchecked, seeds, expected);
+}
+
+/// The same, among operators who deploy releases all the time.
+fn caught_in_rollouts(missing: Missing, unchecked: Option<&'static str>, seeds: u64, expected: &[&str]) {
+    caught_among(Options { rollouts: true, ..Options::default() }, missing, unchecked, seeds, expected);
+}
+
+fn caught_among(sound: Options, missing: Missing, unchecked: Option<&'static str>, seeds: u64, expected: &[&str]) {
+    let options = Options { missing: Some(missing), unchecked, ..sound };
     for seed in 0..seeds {
         if let Err(violation) = run(seed, options) {
             println!("without {missing:?}: {violation}");
             assert!(expected.contains(&violation.invariant), "{violation}");
-            run(seed, Options::default()).unwrap_or_else(|with| panic!("fails with all safeguards too: {with}"));
+            run(seed, sound).unwrap_or_else(|with| panic!("fails with all safeguards too: {with}"));
             return;
         }
     }
@@ -53,4 +62,14 @@ fn without_the_order_of_suffixes_a_newcomer_leads_beside_the_leader() {
 #[test]
 fn without_the_check_at_workers_a_stale_task_is_accepted() {
     caught(Missing::WorkerFence, None, 20, &["fenced_workers"]);
+}
+
+#[test]
+fn without_admission_a_node_prepares_what_is_not_for_it() {
+    caught_in_rollouts(Missing::Core(Safeguard::Admission), None, 20, &["rollout_admits"]);
+}
+
+#[test]
+fn without_waiting_for_waves_more_change_at_once_than_may() {
+    caught_in_rollouts(Missing::Core(Safeguard::Waves), None, 20, &["rollout_waves"]);
 }

@@ -36,6 +36,44 @@ fn a_refused_snapshot_leaves_the_old_instance() {
     hold(&[494, 516, 1185]);
 }
 
+/// A leader whose step of a rollout was refused did not look at the document again, and took no other in its next term.
+#[test]
+fn a_leader_whose_step_was_refused_looks_again() {
+    let options = Options { nodes: 5, ..Options::default() };
+    run(2481, options).unwrap_or_else(|violation| panic!("{violation}"));
+}
+
+fn hold_in_rollouts(nodes: usize, seeds: &[u64]) {
+    for seed in seeds {
+        let options = Options { nodes, rollouts: true, ..Options::default() };
+        run(*seed, options).unwrap_or_else(|violation| panic!("{violation}"));
+    }
+}
+
+/// A node that had been admitted started again, could not load what was coming, and had nothing to run: alone, it could never lead
+/// its group back.
+#[test]
+fn a_node_that_cannot_load_what_comes_runs_what_was() {
+    hold_in_rollouts(1, &[55, 68, 145]);
+}
+
+/// An instance was lost while its successor was being prepared: that took its place without any probation, and was taken for good.
+#[test]
+fn what_takes_the_place_of_a_lost_instance_proves_itself() {
+    hold_in_rollouts(1, &[203]);
+}
+
+/// An operator deleted a group's znodes, and nodes that met the document when it had been put back did not miss their reports.
+#[test]
+fn a_report_that_was_lost_is_made_anew() {
+    hold_in_rollouts(3, &[0, 68, 544]);
+}
+
+/// A node went back to its manifest's release and gave it what a file had handed over that it had run in between.
+#[test]
+fn the_state_that_is_kept_is_of_the_release_that_is_gone_back_to() {
+    hold_in_rollouts(3, &[869]);
+}
 /// Seeds at which early versions of this simulation stopped.
 #[test]
 fn the_first_seeds_that_failed() {

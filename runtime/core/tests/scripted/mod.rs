@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
-use bellwether_core::callback::{CallFailure, Callback, Exports, Prepared, Returned};
+use bellwether_core::callback::{CallFailure, Callback, Exports, PrepareFailure, Prepared, Returned, Step};
 use bellwether_core::command::Command;
 use bellwether_core::config::{ElectionFormat, FailurePolicy, GroupConfig, NodeConfig, Probation, StateAccess, Watch};
 use bellwether_core::event::{Event, SessionEvent, Source};
@@ -48,6 +48,8 @@ pub struct World {
     pub broken: fn(&Request) -> bool,
     /// The server's counters of sequential names have come to their end.
     pub counted_out: bool,
+    /// Sources of releases that cannot be prepared.
+    pub unfit: fn(&Source) -> bool,
     tree: BTreeMap<String, Znode>,
     zxid: i64,
     generation: Generation,
@@ -63,6 +65,19 @@ impl World {
 
     /// The same, with releases that prove themselves in this way.
     pub fn with_probation(groups: &[&str], probation: Probation) -> Self {
+        let mut world = Self::made(groups, probation);
+        world.event(Event::Tick);
+        assert_eq!(world.leaders().len(), groups.len(), "{:?}", world.log);
+        world.log.clear();
+        world
+    }
+
+    /// A node that is about to start.
+    pub fn stopped(groups: &[&str]) -> Self {
+        Self::made(groups, Probation::default())
+    }
+
+    fn made(groups: &[&str], probation: Probation) -> Self {
         let config = NodeConfig {
             id: NodeId::new("a").unwrap(),
             guid: Guid::new(&"0".repeat(32)).unwrap(),
@@ -87,7 +102,7 @@ impl World {
             probation,
             state: StateAccess::Leader,
         });
-        let mut world = Self {
+        Self {
             node: Node::new(config, configs).unwrap(),
             now: Duration::from_secs(1),
             log: Vec::new(),
@@ -96,16 +111,37 @@ impl World {
             deny_in: "",
             broken: |_| false,
             counted_out: false,
+            unfit: |_| false,
             tree: BTreeMap::new(),
             zxid: 0,
             generation: Generation(0),
             pushed: VecDeque::new(),
             watched: BTreeMap::new(),
-        };
-        world.event(Event::Tick);
-        assert_eq!(world.leaders().len(), groups.len(), "{:?}", world.log);
-        world.log.clear();
-        world
+        }
+    }
+
+    /// What a znode holds.
+    pub fn data(&self, path: &str) -> Option<Vec<u8>> {
+        self.tree.get(path).map(|znode| znode.data.to_vec())
+    }
+
+    /// Somebody else writes; who watches is told.
+    pub fn put(&mut self, path: &str, data: Vec<u8>) {
+        self.zxid += 1;
+        let owner = path.contains("/running/").then_some(SessionId(8));
+        if self.set(path, data.clone().into(), None).is_err() {
+            self.create(path.to_owned(), data.into(), owner).unwrap();
+        }
+        self.take_all();
+    }
+
+    /// Lets time pass, a step at a time.
+    pub fn pass(&mut self, time: Duration) {
+        let end = self.now + time;
+        while self.now < end {
+            self.now += Duration::from_millis(100);
+            self.event(Event::Tick);
+        }
     }
 
     pub fn at(&self) -> Moment {
@@ -203,6 +239,10 @@ impl World {
     /// Takes an event and all that follows from it.
     pub fn event(&mut self, event: Event) {
         self.pushed.push_back(event);
+        self.take_all();
+    }
+
+    fn take_all(&mut self) {
         while let Some(event) = self.pushed.pop_front() {
             self.now += Duration::from_micros(1);
             for command in self.node.handle(self.at(), event) {
@@ -224,6 +264,10 @@ impl World {
                 }
                 let result = self.serve(request);
                 Event::Session { generation, event: SessionEvent::Answered { tag, result } }
+            }
+            Command::Prepare { group, instance, source } if (self.unfit)(&source) => {
+                let result = Err(PrepareFailure { step: Step::Compile, reason: "unfit".into() });
+                Event::Prepared { group, instance, result }
             }
             Command::Prepare { group, instance, source } => {
                 let exports = Exports { handover: true, ..Exports::default() };
@@ -265,7 +309,7 @@ impl World {
                 Ok(Reply::Created { path })
             }
             Request::Delete { path, .. } => self.tree.remove(&path).map(|_| Reply::Deleted).ok_or(RequestError::NoNode),
-            Request::Set { path, data, .. } => self.set(&path, data).map(Reply::Written),
+            Request::Set { path, data, version } => self.set(&path, data, version).map(Reply::Written),
             Request::Get { path, .. } => {
                 let found = self.tree.get(&path).ok_or(RequestError::NoNode)?;
                 Ok(Reply::Data { data: found.data.clone(), stat: found.stat })
@@ -301,7 +345,7 @@ impl World {
                 if other { Err(RequestError::BadVersion) } else { Ok(None) }
             }
             Op::Create { path, data } => self.create(path, data, None).map(|()| None),
-            Op::Set { path, data, .. } => self.set(&path, data).map(Some),
+            Op::Set { path, data, version } => self.set(&path, data, version).map(Some),
             Op::Delete { path, .. } => self.tree.remove(&path).map(|_| None).ok_or(RequestError::NoNode),
         }
     }
@@ -314,8 +358,15 @@ impl World {
         Ok(())
     }
 
-    fn set(&mut self, path: &str, data: Arc<[u8]>) -> Result<Stat, RequestError> {
+    fn set(&mut self, path: &str, data: Arc<[u8]>, version: Option<i32>) -> Result<Stat, RequestError> {
         let found = self.tree.get_mut(path).ok_or(RequestError::NoNode)?;
+        if version.is_some_and(|version| version != found.stat.version) {
+            return Err(RequestError::BadVersion);
+        }
+        if let Some(tag) = self.watched.remove(path) {
+            let event = SessionEvent::Fired { tag };
+            self.pushed.push_back(Event::Session { generation: self.generation, event });
+        }
         found.data = data;
         found.stat.version += 1;
         found.stat.mzxid = self.zxid;
