@@ -125,8 +125,9 @@ async fn a_hung_server_is_noticed_and_its_answers_are_unknown() -> Result<()> {
     ensure!(matches!(client.answer(read).await?, Err(RequestError::Unknown(_))));
     server.resume()?;
     client.await_reconnected().await?;
-    // The server had the request all the time.
-    assert_eq!(&*client.get("/a").await?.0, b"1");
+    // The request lay with the server all the time: it may have been carried out by now, or not. That is what "unknown" means.
+    let found = client.get("/a").await?.0;
+    ensure!([&b""[..], b"1"].contains(&&*found), "{found:?}");
     client.set("/a", b"2").await?;
     client.not_fired(&[read]).await?;
     waiting.await_opened().await?;
