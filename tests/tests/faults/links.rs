@@ -111,8 +111,8 @@ fn terms(node: &Node) -> Option<(Value, Vec<Value>)> {
 #[test]
 fn a_reset_with_more_watches_than_one_session_can_hold_changes_nothing() -> Result<()> {
     const GROUPS: usize = 150;
-    /// A leader watches its own znode and its members.
-    const WATCHES: usize = 2 * GROUPS;
+    /// A leader watches its own znode, its members and what the group shall run.
+    const WATCHES: usize = 3 * GROUPS;
     let zookeeper = Server::start()?;
     let proxy = Proxy::start(zookeeper.address())?;
     // As long as a manifest lets them be.
