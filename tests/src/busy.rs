@@ -150,8 +150,9 @@ impl Busy {
 
     /// Kills a node, and notes when.
     pub fn kill(&mut self, node: usize) {
+        let from = checker::now_ns();
         self.cluster.node(node).kill();
-        self.history.killed(self.cluster.node(node).id());
+        self.history.killed(self.cluster.node(node).id(), from, checker::now_ns());
     }
 
     /// Lets a node go on that was paused at `from`, and notes it; gives the time.

@@ -177,7 +177,7 @@ pub struct Summary {
 #[derive(Debug, Clone, Default)]
 pub struct History {
     effects: Vec<Effect>,
-    killed: Vec<(String, u64)>,
+    killed: Vec<(String, u64, u64)>,
     paused: Vec<(String, u64, u64)>,
     meddled: Vec<(u64, u64)>,
 }
@@ -196,14 +196,9 @@ impl History {
         self.extend(lines.filter_map(|line| Effect::parse(&line.json)));
     }
 
-    /// The node was dead by now.
-    pub fn killed(&mut self, node: &str) {
-        self.killed_at(node, now_ns());
-    }
-
-    /// The node was dead by `at`.
-    pub fn killed_at(&mut self, node: &str, at: u64) {
-        self.killed.push((node.to_owned(), at));
+    /// The node was killed: it ran until `from` and was dead by `to`.
+    pub fn killed(&mut self, node: &str, from: u64, to: u64) {
+        self.killed.push((node.to_owned(), from, to));
     }
 
     /// The node stood still from `from` to `to`.
@@ -231,14 +226,15 @@ impl History {
             let key = (effect.node.as_str(), effect.group.as_str(), effect.instance);
             match effect.kind {
                 Kind::ElectedEntered => {
-                    let killed = self.killed.iter().filter(|(node, at)| *node == effect.node && *at >= effect.at);
+                    // It was dead by the end of a killing, and somebody else may have known before we did.
+                    let killed = self.killed.iter().filter(|(node, _, to)| *node == effect.node && *to >= effect.at);
                     open.insert(key, terms.len());
                     terms.push(Term {
                         node: effect.node.clone(),
                         group: effect.group.clone(),
                         epoch: effect.epoch,
                         from: effect.at,
-                        until: killed.map(|(_, at)| *at).min().unwrap_or(u64::MAX),
+                        until: killed.map(|(_, from, _)| *from.max(&effect.at)).min().unwrap_or(u64::MAX),
                     });
                 }
                 Kind::DemotedLeft | Kind::Stopped => {

@@ -93,7 +93,7 @@ impl Builder {
         self
     }
 
-    /// More lines for `[node]`.
+    /// More lines for `[node]`. Without a word about it, a node has no reaper here: killed, it is as silent as a machine that fails.
     #[must_use]
     pub fn node(mut self, toml: &str) -> Self {
         toml.clone_into(&mut self.node);
@@ -167,6 +167,7 @@ impl Builder {
         let mut toml = format!("[node]\nid = {id:?}\n");
         toml += &default(&self.node, "data_dir", "\"{folder}/data\"".to_owned());
         toml += &default(&self.node, "admin", "\"unix:{folder}/admin.sock\"".to_owned());
+        toml += &default(&self.node, "reaper", "false".to_owned());
         toml += &self.node;
         toml += "\n[coordination]\n";
         toml += &default(&self.coordination, "connect", format!("\"zookeeper://{}\"", (self.connect)(index)));

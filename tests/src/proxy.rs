@@ -127,6 +127,7 @@ struct State {
     accepted: u64,
     requests: BTreeMap<i32, u64>,
     refusing: bool,
+    refused: u64,
     forgetting: bool,
     expiring: Option<Box<dyn Fn(i64) -> bool + Send>>,
     over: bool,
@@ -156,6 +157,13 @@ struct Shared {
 impl Shared {
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether a new connection is refused; counts it then.
+    fn turns_away(&self) -> bool {
+        let mut state = self.lock();
+        state.refused += u64::from(state.refusing);
+        state.refusing
     }
 }
 
@@ -335,6 +343,12 @@ impl Proxy {
     #[must_use]
     pub fn accepted(&self) -> u64 {
         self.shared.lock().accepted
+    }
+
+    /// How many connections were turned away so far.
+    #[must_use]
+    pub fn refused(&self) -> u64 {
+        self.shared.lock().refused
     }
 
     /// How many requests of this kind have passed.

@@ -18,5 +18,7 @@ mod processes;
 mod races;
 #[path = "faults/random.rs"]
 mod random;
+#[path = "faults/reaper.rs"]
+mod reaper;
 #[path = "faults/replies.rs"]
 mod replies;

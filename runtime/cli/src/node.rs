@@ -6,6 +6,8 @@ use std::pin::Pin;
 
 use bellwether_node::admin::AdminAddress;
 use bellwether_node::manifest::{Manifest, ManifestError};
+use bellwether_node::reaper::{self, AttendError};
+pub use bellwether_node::reaper::{Attended, ReaperProgram};
 use bellwether_node::scenario::TestOptions;
 use bellwether_node::source::store::Store;
 use bellwether_node::source::{BadReference, Reference};
@@ -41,9 +43,22 @@ pub fn store(path: &Path, color: bool) -> Result<Store, Failure> {
         .map_err(|error| Failure::new(Exit::Local, error.to_string()))
 }
 
-/// Runs one node until `shutdown`.
-pub async fn run(manifest: Manifest, shutdown: Shutdown) -> Result<(), Failure> {
-    bellwether_node::run(manifest, RunOptions { shutdown }).await.map_err(|error| failure(&error))
+/// Runs one node until `shutdown`, with a reaper beside it.
+pub async fn run(manifest: Manifest, shutdown: Shutdown, reaper: ReaperProgram) -> Result<(), Failure> {
+    let options = RunOptions { shutdown, reaper: Some(reaper) };
+    bellwether_node::run(manifest, options).await.map_err(|error| failure(&error))
+}
+
+/// Is the reaper of the node that holds the other end of the standard input.
+pub fn attend() -> Result<Attended, Failure> {
+    reaper::attend(std::io::stdin().lock()).map_err(|error| {
+        let exit = match error {
+            AttendError::Pipe(_) => Exit::Local,
+            AttendError::Line(_) | AttendError::Order => Exit::Usage,
+            AttendError::Config(_) | AttendError::Reap { .. } => Exit::Coordinator,
+        };
+        Failure::new(exit, error.to_string())
+    })
 }
 
 /// What `dev` takes.

@@ -2,6 +2,7 @@
 //! (`tests/conformance.rs`) holds for both.
 
 mod check;
+pub mod estate;
 pub mod memory;
 pub mod zookeeper;
 

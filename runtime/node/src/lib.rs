@@ -18,6 +18,7 @@ mod identity;
 pub mod manifest;
 mod outcomes;
 pub mod peers;
+pub mod reaper;
 mod rollout;
 mod run;
 pub mod scenario;

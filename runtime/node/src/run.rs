@@ -3,13 +3,16 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use bellwether_coordination::Coordinator;
+use bellwether_coordination::estate::{Estate, Recorded};
 use futures::future::BoxFuture;
 
 use crate::admin::AdminServer;
 use crate::driver::Ended;
 use crate::error::{NodeError, NodeErrorKind};
 use crate::manifest::Manifest;
-use crate::start::{Process, Running, coordinator};
+use crate::reaper::{Keeper, ReaperProgram};
+use crate::start::{Process, Running, coordinator, zookeeper};
 
 /// Ready when the node shall stop gracefully.
 pub type Shutdown = BoxFuture<'static, ()>;
@@ -21,6 +24,8 @@ pub(crate) const ADMIN_GRACE: Duration = Duration::from_secs(1);
 pub struct RunOptions {
     /// When to stop.
     pub shutdown: Shutdown,
+    /// What clears away after a crash, if the manifest wants that; none here means that nothing does.
+    pub reaper: Option<ReaperProgram>,
 }
 
 /// Runs one node until `shutdown`; then it demotes its guests, drains its tasks, leaves its groups and closes its session.
@@ -29,8 +34,29 @@ pub struct RunOptions {
 /// When something that it needs is not there, or when the coordinator refuses it for good.
 pub async fn run(manifest: Manifest, options: RunOptions) -> Result<(), NodeError> {
     let process = Process::new(&manifest.node.data_dir.join("compiled"), manifest.store.compiled)?;
-    let coordinator = coordinator(&manifest)?;
-    let mut node = Running::start(&process, &manifest, coordinator).await?;
+    let reaper = options.reaper.filter(|_| manifest.node.reaper);
+    let (coordinator, keeper) = match (reaper, zookeeper(&manifest)?) {
+        (Some(program), Some(zookeeper)) => {
+            let estate = Estate::default();
+            let keeper = Keeper::start(program, manifest.node.id.clone(), zookeeper.config(), estate.clone());
+            (Arc::new(Recorded::new(Arc::new(zookeeper), estate)) as _, Some(keeper))
+        }
+        _ => (coordinator(&manifest)?, None),
+    };
+    let ended = serve(&process, &manifest, coordinator, options.shutdown).await;
+    if let Some(keeper) = keeper {
+        keeper.finish().await;
+    }
+    outcome(ended?)
+}
+
+async fn serve(
+    process: &Process,
+    manifest: &Manifest,
+    coordinator: Arc<dyn Coordinator>,
+    mut shutdown: Shutdown,
+) -> Result<Ended, NodeError> {
+    let mut node = Running::start(process, manifest, coordinator).await?;
     let admin = match AdminServer::bind(&manifest.node.admin, Arc::clone(&node.control) as _).await {
         Ok(admin) => admin,
         Err(error) => {
@@ -42,7 +68,6 @@ pub async fn run(manifest: Manifest, options: RunOptions) -> Result<(), NodeErro
         }
     };
     tracing::info!(node = %manifest.node.id, admin = %admin.address(), address = %node.control.address, "started");
-    let mut shutdown = options.shutdown;
     let ended = tokio::select! {
         ended = node.ended() => ended,
         () = &mut shutdown => {
@@ -53,7 +78,7 @@ pub async fn run(manifest: Manifest, options: RunOptions) -> Result<(), NodeErro
     };
     admin.shutdown(ADMIN_GRACE).await;
     node.close().await;
-    outcome(ended?)
+    ended
 }
 
 pub(crate) fn outcome(ended: Ended) -> Result<(), NodeError> {

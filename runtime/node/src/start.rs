@@ -100,20 +100,25 @@ impl Drop for Process {
 
 /// The coordinator that a manifest names.
 pub(crate) fn coordinator(manifest: &Manifest) -> Result<Arc<dyn Coordinator>, NodeError> {
-    match &manifest.coordination.connect {
-        Connect::Memory => Ok(Arc::new(MemoryCoordinator::new())),
-        Connect::ZooKeeper { servers, chroot } => {
-            let auth = manifest.coordination.auth.as_ref().map(|auth| DigestAuth {
-                user: auth.user.clone(),
-                password: Secret::new(auth.password.expose_secret()),
-            });
-            let servers = servers.iter().map(ToString::to_string).collect();
-            let config = ZookeeperConfig { servers, chroot: chroot.clone(), auth };
-            let coordinator = ZookeeperCoordinator::new(config)
-                .map_err(|error| NodeError::new(NodeErrorKind::Manifest, error.to_string()))?;
-            Ok(Arc::new(coordinator))
-        }
-    }
+    Ok(match zookeeper(manifest)? {
+        Some(zookeeper) => Arc::new(zookeeper),
+        None => Arc::new(MemoryCoordinator::new()),
+    })
+}
+
+/// The ZooKeeper that a manifest names; none if it names the coordinator in memory.
+pub(crate) fn zookeeper(manifest: &Manifest) -> Result<Option<ZookeeperCoordinator>, NodeError> {
+    let Connect::ZooKeeper { servers, chroot } = &manifest.coordination.connect else { return Ok(None) };
+    let auth = manifest
+        .coordination
+        .auth
+        .as_ref()
+        .map(|auth| DigestAuth { user: auth.user.clone(), password: Secret::new(auth.password.expose_secret()) });
+    let servers = servers.iter().map(ToString::to_string).collect();
+    let config = ZookeeperConfig { servers, chroot: chroot.clone(), auth };
+    let coordinator = ZookeeperCoordinator::new(config)
+        .map_err(|error| NodeError::new(NodeErrorKind::Manifest, error.to_string()))?;
+    Ok(Some(coordinator))
 }
 
 /// The tasks of a node whose address is known only once it listens.

@@ -124,10 +124,10 @@ fn force_and_death_end_a_term_too() -> Result<()> {
     assert_eq!(history.check()?.closest, Some(Duration::from_nanos(5)));
     let mut history = good();
     history.effects.retain(|effect| !matches!(effect.kind, Kind::DemotedLeft | Kind::DemotedEntered));
-    history.killed_at("b", 22);
+    history.killed("b", 22, 22);
     assert_eq!(violations(&history).len(), 1, "it was another that died");
-    history.killed_at("a", 22);
-    history.killed_at("a", 90);
+    history.killed("a", 22, 22);
+    history.killed("a", 90, 90);
     assert_eq!(history.check()?.closest, Some(Duration::from_nanos(8)));
     Ok(())
 }

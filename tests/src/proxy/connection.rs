@@ -48,7 +48,7 @@ impl Connection {
 }
 
 pub(super) fn accept(shared: &Arc<Shared>, client: TcpStream) -> io::Result<()> {
-    if shared.lock().refusing {
+    if shared.turns_away() {
         return Ok(set_socket_linger(&client, Some(Duration::ZERO))?);
     }
     let server = TcpStream::connect_timeout(&shared.target, Duration::from_secs(2)).inspect_err(|_| {

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
-use bellwether_tests::checker::now_ns;
+use bellwether_tests::checker::{History, now_ns};
 use bellwether_tests::guests::guest;
 use bellwether_tests::proxy::op;
 use bellwether_tests::znodes::Znodes;
@@ -18,14 +18,32 @@ fn meddle(what: impl FnOnce(&Bed, usize) -> Result<()>) -> Result<()> {
     let epoch = bed.epoch(leader)?.context("the leader has no epoch")?;
     let from = now_ns();
     what(&bed, leader)?;
-    // The news takes a round trip and a callback to arrive.
-    let demoted = bed.wait_demoted(leader, epoch)?;
-    bed.history.meddled(from, demoted);
+    let last = transaction(&bed)?;
+    bed.wait_demoted(leader, epoch)?;
+    let leader = bed.rest()?;
+    let present = bed.epoch(leader)?.context("the leader has no epoch")?;
+    // Whoever claimed before the last deletion may have lost its znode to it, and the news takes a round trip and a callback to
+    // arrive at each of them.
+    let lost = move |history: &History| {
+        let terms = history.terms().into_iter().filter(|term| term.group == WRITES);
+        terms.filter(|term| term.epoch < last.min(present)).map(|term| term.until).max()
+    };
+    bed.wait_history("all former leaders to be told", |history| lost(history) < Some(u64::MAX))?;
+    let told = lost(&bed.history).context("there was no former leader")?;
+    bed.history.meddled(from, told);
     let summary = bed.conclude()?;
     let leader = bed.rest()?;
     ensure!(bed.epoch(leader)? > Some(epoch), "epochs grow, whatever is deleted");
     println!("{summary:?}");
     Ok(())
+}
+
+/// The id of a transaction that is later than all that has been done so far.
+fn transaction(bed: &Bed) -> Result<u64> {
+    const MARK: &str = "/mark";
+    bed.znodes.create(MARK, b"")?;
+    let mark = bed.znodes.get(MARK)?.context("the mark is gone")?;
+    Ok(mark.mzxid.unsigned_abs())
 }
 
 #[test]

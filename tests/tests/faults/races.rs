@@ -116,6 +116,8 @@ fn news_of_an_old_session_does_not_touch_the_new_one() -> Result<()> {
     let leader = bed.rest()?;
     bed.work()?;
     let epoch = bed.epoch(leader)?.context("no epoch")?;
+    // The groups are led by one node or by two; only what the node with the dead session led changes hands.
+    let led = [WRITES, TASKS].into_iter().filter(|group| bed.cluster.leader(group) == Some(leader)).count();
     // The session dies unheard of, and its last answers and events are delivered when the node has another one already.
     bed.proxies[leader].set(Link { up: Flow::Stall, down: Flow::Stall });
     bed.wait_successor(leader, epoch)?;
@@ -123,9 +125,9 @@ fn news_of_an_old_session_does_not_touch_the_new_one() -> Result<()> {
     bed.proxies[leader].set(Link { up: Flow::Pass, down: Flow::Delay(T / 10) });
     bed.rest()?;
     bed.proxies[leader].heal();
-    let terms = [WRITES, TASKS].len() * 2;
+    let terms = [WRITES, TASKS].len() + led;
     let summary = bed.conclude()?;
-    ensure!(summary.terms == terms, "one change of leadership in each group, and no more: {summary:?}");
+    ensure!(summary.terms == terms, "one change of leadership in each group that it led, and no more: {summary:?}");
     Ok(())
 }
 

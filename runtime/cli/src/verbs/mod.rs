@@ -8,6 +8,7 @@ mod history;
 mod keygen;
 mod kill;
 mod members;
+mod reaper;
 mod resign;
 mod rollback;
 mod rollout;
@@ -52,6 +53,8 @@ pub enum Verb {
     Store(store::Args),
     Schema(schema::Args),
     Completions(completions::Args),
+    #[command(hide = true)]
+    Reaper(reaper::Args),
 }
 
 /// Does what the command line says.
@@ -77,6 +80,7 @@ pub fn run(cli: Cli) -> Result<(), Failure> {
         Verb::Store(args) => store::run(&args, global),
         Verb::Schema(args) => schema::run(&args),
         Verb::Completions(args) => completions::run(&args),
+        Verb::Reaper(args) => reaper::run(&args, global),
     }
 }
 

@@ -25,5 +25,5 @@ pub fn run(args: Args, global: &Global) -> Result<(), Failure> {
     let _log = log::install(global)?;
     let manifest = node::load(&super::manifest(args.manifest), global.color.on_stderr())?;
     let shutdown = signals::listen()?;
-    super::serve(node::run(manifest, shutdown))
+    super::serve(node::run(manifest, shutdown, super::reaper::program(global)))
 }

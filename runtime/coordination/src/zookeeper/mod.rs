@@ -5,16 +5,19 @@ mod connect;
 mod feed;
 mod handle;
 mod overflow;
+mod reap;
 mod request;
 mod session;
 mod spawner;
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bellwether_core::id::Generation;
 
 pub use self::config::{ConfigError, DigestAuth, Secret, ZookeeperConfig};
+pub use self::reap::ReapError;
+use crate::estate::Holdings;
 use crate::{Coordinator, Session, Sink};
 
 /// Opens sessions on a ZooKeeper ensemble. A session runs on the tokio runtime in which it is opened; give it one of its own
@@ -37,6 +40,17 @@ impl ZookeeperCoordinator {
     #[must_use]
     pub fn config(&self) -> &ZookeeperConfig {
         &self.config
+    }
+
+    /// Deletes the znodes of a session whose process is dead, in place of its timeout, and gives their number. A znode that belongs
+    /// to somebody else by now is left alone. Goes on trying while there is no connection.
+    ///
+    /// Only for a session that nobody uses any more: to its owner it is as if an operator had deleted them.
+    ///
+    /// # Errors
+    /// When not all of it could be done before `give_up`, or the server refuses.
+    pub async fn reap(&self, holdings: &Holdings, give_up: Instant) -> Result<usize, ReapError> {
+        reap::reap(&self.config, holdings, give_up).await
     }
 }
 

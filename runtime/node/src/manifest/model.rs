@@ -50,6 +50,8 @@ pub struct Node {
     pub data_dir: PathBuf,
     /// Where the admin API listens.
     pub admin: AdminAddress,
+    /// Whether a reaper clears away after a crash.
+    pub reaper: bool,
     /// Mutual TLS between nodes.
     pub tls: Option<Tls>,
 }

@@ -51,6 +51,10 @@ pub(super) struct RawNode {
     /// then use it). Default: `unix:<data_dir>/admin.sock`.
     #[schemars(extend("examples" = ["unix:/run/bellwether/admin.sock"]))]
     pub admin: Option<String>,
+    /// Whether a small process beside the node takes its znodes away at once when its process ends without closing its session,
+    /// so that a successor need not wait for the session timeout.
+    #[schemars(extend("default" = true))]
+    pub reaper: Option<bool>,
     /// The PEM files for mutual TLS between nodes. Without it, nodes talk in plain text and trust whoever connects.
     pub tls: Option<RawTls>,
 }

@@ -86,7 +86,15 @@ pub(super) fn check(cx: &mut Context<'_>, raw: RawNode) -> Option<Node> {
     if wants_tls && tls.is_none() {
         return None;
     }
-    Some(Node { id: id?, advertise: advertise?, listen: listen?, data_dir: data_dir?, admin: admin?, tls })
+    Some(Node {
+        id: id?,
+        advertise: advertise?,
+        listen: listen?,
+        data_dir: data_dir?,
+        admin: admin?,
+        reaper: raw.reaper.unwrap_or(true),
+        tls,
+    })
 }
 
 fn admin(cx: &mut Context<'_>, text: &str) -> Option<AdminAddress> {
