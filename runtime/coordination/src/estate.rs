@@ -200,3 +200,89 @@ impl Record {
         self.estate.change(session, |znodes| paths.iter().filter(|path| znodes.remove(*path)).count() > 0);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use bellwether_core::request::Stat;
+
+    use super::*;
+
+    const OURS: SessionId = SessionId(7);
+
+    struct Bench {
+        record: Record,
+        tags: u64,
+    }
+
+    impl Bench {
+        fn opened(estate: &Estate, session: SessionId) -> Self {
+            let record = Record { estate: estate.clone(), state: Mutex::default() };
+            record.hear(&SessionEvent::Opened { session, timeout: Duration::from_secs(6) });
+            Self { record, tags: 0 }
+        }
+
+        fn ask(&mut self, request: &Request, result: Result<Reply, RequestError>) {
+            self.tags += 1;
+            let tag = Tag(self.tags);
+            if let Some(asked) = Asked::of(request) {
+                self.record.state().asked.insert(tag, asked);
+            }
+            self.record.hear(&SessionEvent::Answered { tag, result });
+            assert!(self.record.state().asked.is_empty(), "what is answered is not kept");
+        }
+
+        fn create(&mut self, mode: CreateMode, result: Result<Reply, RequestError>) {
+            self.ask(&Request::Create { path: "/e/n_".into(), data: Arc::from([]), mode }, result);
+        }
+
+        fn read(&mut self, path: &str, result: Result<SessionId, RequestError>) {
+            let data =
+                |owner| Reply::Data { data: Arc::from([]), stat: Stat { owner: Some(owner), ..Stat::default() } };
+            self.ask(&Request::Get { path: path.into(), watch: false }, result.map(data));
+        }
+    }
+
+    fn owned(estate: &Estate) -> Option<Vec<String>> {
+        estate.look(|holdings| holdings.map(|holdings| holdings.znodes.iter().cloned().collect()))
+    }
+
+    fn created(path: &str) -> Result<Reply, RequestError> {
+        Ok(Reply::Created { path: path.into() })
+    }
+
+    #[test]
+    fn what_is_made_and_what_is_found_to_be_ours_is_owned_until_it_is_gone() {
+        let estate = Estate::default();
+        assert_eq!(owned(&estate), None);
+        let mut bench = Bench::opened(&estate, OURS);
+        bench.create(CreateMode::EphemeralSequential, created("/e/n_1"));
+        bench.create(CreateMode::Ephemeral, created("/nodes/a"));
+        bench.create(CreateMode::Persistent, created("/e"));
+        bench.create(CreateMode::EphemeralSequential, Err(RequestError::Unknown("lost".into())));
+        bench.read("/e/n_2", Ok(OURS));
+        bench.read("/e/n_3", Ok(SessionId(8)));
+        assert_eq!(owned(&estate).unwrap(), ["/e/n_1", "/e/n_2", "/nodes/a"]);
+        bench.read("/e/n_2", Err(RequestError::NoNode));
+        let delete = |path: &str| Op::Delete { path: path.into(), version: None };
+        bench.ask(&Request::Multi(vec![delete("/e/n_1")]), Err(RequestError::NoNode));
+        assert_eq!(owned(&estate).unwrap(), ["/e/n_1", "/nodes/a"], "a multi that failed has done nothing");
+        bench.ask(&Request::Multi(vec![delete("/e/n_1")]), Ok(Reply::Multi(vec![None])));
+        bench.ask(&Request::Delete { path: "/nodes/a".into(), version: None }, Ok(Reply::Deleted));
+        assert_eq!(owned(&estate).unwrap(), [""; 0]);
+    }
+
+    #[test]
+    fn late_news_of_a_former_session_changes_nothing() {
+        let estate = Estate::default();
+        let mut former = Bench::opened(&estate, OURS);
+        former.create(CreateMode::Ephemeral, created("/e/old"));
+        let mut present = Bench::opened(&estate, SessionId(8));
+        present.create(CreateMode::Ephemeral, created("/e/new"));
+        former.create(CreateMode::Ephemeral, created("/e/late"));
+        former.ask(&Request::Delete { path: "/e/new".into(), version: None }, Ok(Reply::Deleted));
+        former.record.hear(&SessionEvent::Ended { reason: "expired".into(), permanent: false });
+        assert_eq!(owned(&estate).unwrap(), ["/e/new"]);
+        present.record.hear(&SessionEvent::Ended { reason: "closed".into(), permanent: false });
+        assert_eq!(owned(&estate), None);
+    }
+}

@@ -106,3 +106,57 @@ fn hear(holdings: &mut Option<Holdings>, line: Line) {
         (Line::Node { .. } | Line::Owns(_) | Line::Released(_), _) => {}
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::Servers;
+    use super::*;
+
+    fn told(lines: &[Line]) -> Vec<u8> {
+        // Nobody listens there: whatever is to be done cannot be.
+        let zookeeper = Servers { servers: vec!["127.0.0.1:1".into()], chroot: None, credentials: None };
+        let first = Line::Node { id: NodeId::new("a").unwrap(), zookeeper };
+        let lines = std::iter::once(&first).chain(lines).map(|line| serde_json::to_string(line).unwrap() + "\n");
+        lines.collect::<String>().into_bytes()
+    }
+
+    const SESSION: Line = Line::Session { id: 7, timeout_ms: 50 };
+
+    #[test]
+    fn where_nothing_is_left_there_is_nothing_to_do() {
+        let owns = Line::Owns("/e/n_1".into());
+        let cases: [&[Line]; 4] = [
+            &[],
+            &[SESSION],
+            &[SESSION, owns.clone(), Line::Released("/e/n_1".into())],
+            &[SESSION, owns.clone(), Line::Ended],
+        ];
+        for lines in cases {
+            assert_eq!(attend(told(lines).as_slice()).unwrap(), Attended::Nothing, "{lines:?}");
+        }
+        assert_eq!(attend([].as_slice()).unwrap(), Attended::Nothing, "it died before it said a word");
+        let mut cut_short = told(&[SESSION]);
+        cut_short.extend(&serde_json::to_vec(&owns).unwrap()[..9]);
+        assert_eq!(attend(cut_short.as_slice()).unwrap(), Attended::Nothing, "and in the middle of one");
+    }
+
+    #[test]
+    fn it_gives_up_when_the_session_has_ended_by_itself() {
+        let lines = told(&[SESSION, Line::Owns("/e/n_1".into())]);
+        let error = attend(lines.as_slice()).unwrap_err();
+        assert!(matches!(error, AttendError::Reap { error: ReapError::Late(_), .. }), "{error}");
+    }
+
+    #[test]
+    fn what_is_no_node_is_told_so() {
+        assert!(matches!(attend(b"hello\n".as_slice()), Err(AttendError::Line(_))));
+        assert!(matches!(attend(b"\"ended\"\n".as_slice()), Err(AttendError::Order)));
+    }
+
+    #[test]
+    fn a_password_is_not_shown() {
+        let credentials = Some(("user".to_owned(), "secret".to_owned()));
+        let zookeeper = Servers { servers: Vec::new(), chroot: None, credentials };
+        assert!(!format!("{zookeeper:?}").contains("secret"));
+    }
+}
