@@ -10,7 +10,7 @@ use crate::election::leader_of;
 use crate::event::Asker;
 use crate::id::{GroupName, InstanceId, RequestId, Tag};
 use crate::link::{self, Cx, Owner};
-use crate::request::{Op, Reply, Request, RequestError, Stat};
+use crate::request::{CreateMode, Op, Reply, Request, RequestError, Stat};
 use crate::state::{Entry, Expectation, MAX_KEY, MAX_VALUE, StateError, StateOp, StateReply};
 
 /// What a request was for.
@@ -355,6 +355,14 @@ impl Store {
         }
     }
 
+    /// The znode above all keys is made anew. Who watches for keys to come has lost its watch with the old one.
+    fn make_parent(&mut self, cx: &mut Cx<'_>) {
+        let path = self.paths.state.clone();
+        let make = Request::Create { path, data: Vec::new().into(), mode: CreateMode::Persistent };
+        cx.submit(Owner::Group(self.group.clone(), link::Purpose::Parent), make);
+        self.list_for_absent(cx);
+    }
+
     /// ZooKeeper leaves no watch on what does not exist when it is read: the list of all keys is watched for it.
     fn list_for_absent(&mut self, cx: &mut Cx<'_>) {
         let absent = self.observed.keys.values().any(|watched| watched.told == Some(None));
@@ -468,6 +476,11 @@ impl Store {
                 self.pose(cx, request, fence);
                 Outcome::Nothing
             }
+            Next::Parent => {
+                self.make_parent(cx);
+                self.pose(cx, request, fence);
+                Outcome::Nothing
+            }
         }
     }
 }
@@ -475,6 +488,8 @@ impl Store {
 enum Next {
     Answer(Result<StateReply, StateError>),
     Step(Step),
+    /// The same again, once the znode above all keys is back.
+    Parent,
 }
 
 /// What an answer means for a question.
@@ -537,6 +552,8 @@ fn refused(question: &Question, op: &StateOp, step: Step, error: RequestError) -
             RequestError::NoNode,
         ) => Next::Answer(Err(StateError::Conflict(None))),
         (StateOp::Delete { .. }, RequestError::NoNode) => Next::Answer(Ok(StateReply::Done)),
+        // A create that finds no parent: somebody has deleted the whole state under a leader that leads on.
+        (StateOp::Put { .. }, RequestError::NoNode) if !many => Next::Parent,
         (_, RequestError::BadVersion | RequestError::NodeExists) => Next::Step(Step::Explain),
         (_, RequestError::NoAuth) => Next::Answer(Err(denied())),
         (_, error) => Next::Answer(Err(StateError::Other(error.to_string()))),

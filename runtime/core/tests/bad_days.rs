@@ -5,13 +5,15 @@
 #[allow(dead_code, reason = "each file of tests uses a part of it")]
 mod scripted;
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use bellwether_core::callback::{CallFailure, Callback, Returned};
 use bellwether_core::command::{Answer, Command, SwapOutcome};
 use bellwether_core::event::{Ask, Asker, Event, SessionEvent, Source};
-use bellwether_core::id::{GroupName, RequestId};
+use bellwether_core::id::{GroupName, InstanceId, RequestId};
 use bellwether_core::request::Request;
+use bellwether_core::state::{Expectation, StateOp, StateReply};
 use bellwether_core::status::Role;
 use scripted::{SESSION, World};
 
@@ -45,6 +47,23 @@ fn a_snapshot_that_is_refused_leaves_the_old_instance_as_it_was() {
     assert_eq!(stopped.len(), 1, "the new instance and no other: {stopped:?}");
     assert_eq!(world.role("g").1, before, "the old release runs on");
     assert_eq!(world.restarts("g"), 0);
+}
+
+#[test]
+fn a_leader_whose_groups_state_was_deleted_makes_it_again() {
+    for expect in [Expectation::Anything, Expectation::Absent] {
+        let mut world = World::leading(&["g"]);
+        world.delete_state("g");
+        let op = StateOp::Put { key: "k".into(), value: Arc::from(*b"v"), expect };
+        let (group, asker) = (group("g"), Asker::Guest(InstanceId(1)));
+        world.event(Event::Ask { group, request: RequestId(1), asker, ask: Ask::State(op) });
+        let answered = position(&world.log, |command| {
+            matches!(command, Command::Answer { answer: Answer::State(Ok(StateReply::Version(0))), .. })
+        });
+        assert!(answered.is_some(), "{:?}", world.log);
+        assert_eq!(world.data("/bw/g/state/k").as_deref(), Some(&b"v"[..]));
+        assert_eq!(world.role("g").0, Role::Leader);
+    }
 }
 
 #[test]

@@ -133,19 +133,26 @@ fn news_of_an_old_session_does_not_touch_the_new_one() -> Result<()> {
 
 #[test]
 fn a_candidate_whose_znode_goes_before_its_claim_arrives_does_not_lead() -> Result<()> {
-    let mut bed = Bed::prepare(2, busy)?;
+    let mut bed = Bed::start(2)?;
+    let leader = bed.rest()?;
+    let follower = 1 - leader;
+    let epoch = bed.epoch(leader)?.context("the leader has no epoch")?;
     let claim = format!("/bellwether/{WRITES}/epoch");
-    let held = bed.proxies[0].hold(move |request| request.op == op::MULTI && request.mentions(&claim));
-    bed.cluster.node(0).start()?;
+    let held = bed.proxies[follower].hold(move |request| request.op == op::MULTI && request.mentions(&claim));
+    bed.cluster.node(leader).cli(&["resign", WRITES])?.ok()?;
     held.seen(PATIENCE)?;
+    bed.wait_demoted(leader, epoch)?;
+    bed.cluster.wait_until("the former leader to stand behind", |_| bed.candidate(leader).is_ok())?;
     // Whatever list it has read says that it is the first, and was true.
-    bed.znodes.delete(&bed.candidate(0)?)?;
-    bed.cluster.node(1).start()?;
-    bed.cluster.wait_until("the other to lead", |cluster| cluster.leader(WRITES) == Some(1))?;
-    let epoch = bed.epoch(1)?;
+    bed.znodes.delete(&bed.candidate(follower)?)?;
+    bed.wait_history("the former leader to lead again", |history| {
+        history.terms().iter().any(|term| term.group == WRITES && term.epoch > epoch)
+    })?;
+    let again = bed.epoch(leader)?;
+    ensure!(again > Some(epoch), "somebody else was told: {:?}", bed.history.terms());
     held.release();
     bed.rest()?;
-    ensure!(bed.epoch(1)? == epoch, "the other leads on");
+    ensure!(bed.epoch(leader)? == again, "the other leads on");
     bed.conclude().map(drop)
 }
 

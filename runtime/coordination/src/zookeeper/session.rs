@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bellwether_core::id::{SessionId, Tag};
-use bellwether_core::request::{Request, RequestError};
+use bellwether_core::request::{CreateMode, Reply, Request, RequestError};
 use futures::future::{AbortHandle, Abortable, BoxFuture, FutureExt as _};
 use futures::stream::{FuturesUnordered, StreamExt as _};
 use tokio::sync::mpsc::UnboundedReceiver;
@@ -132,6 +132,10 @@ struct Live {
     down: bool,
     /// The losses of which the owner knows that they are over.
     settled: u64,
+    /// The first ephemeral znode that this session made.
+    made: Option<String>,
+    /// Connected again: what shows whether it is in the same session.
+    proof: Option<request::Pending>,
     /// When the session is being closed: how long that may take.
     close_by: Option<Instant>,
     /// Why it is being closed.
@@ -144,6 +148,7 @@ enum Next {
     Stopped,
     Fired(Option<Tag>),
     Answered(Result<Answer, request::Failure>),
+    Proved(Result<Answer, request::Failure>),
     Watched(Watched),
     Command(Option<Command>),
     Overdue,
@@ -176,6 +181,8 @@ impl Live {
             forgotten: HashSet::new(),
             down: false,
             settled: 0,
+            made: None,
+            proof: None,
             close_by: None,
             verdict: "closed",
         }
@@ -201,6 +208,10 @@ impl Live {
                 }
                 Next::Answered(result) => {
                     self.on_answer(result).await;
+                    None
+                }
+                Next::Proved(result) => {
+                    self.on_proof(result).await;
                     None
                 }
                 Next::Watched(watched) => {
@@ -233,9 +244,10 @@ impl Live {
         tokio::select! {
             biased;
             standing = self.feed.changed() => Next::State(standing),
-            // Before the answers: an owner sees a watch's event before it sees the new data.
-            Some(fired) = self.firing.next(), if !self.firing.is_empty() => Next::Fired(fired),
+            // Before the answers: an owner sees a watch's event before it sees the new data. Not before it knows of the connection.
+            Some(fired) = self.firing.next(), if !self.firing.is_empty() && self.proof.is_none() => Next::Fired(fired),
             Some(result) = answer(front) => Next::Answered(result),
+            Some(result) = proved(self.proof.as_mut()) => Next::Proved(result),
             watched = self.overflow.next() => Next::Watched(watched),
             () = self.serving.ended() => Next::Stopped,
             command = inbox.recv(), if close_by.is_none() || !inbox.is_closed() => Next::Command(command),
@@ -249,10 +261,10 @@ impl Live {
         }
         if is_connected(standing.state) && self.down && standing.losses > self.settled {
             self.settled = standing.losses;
-            self.down = false;
-            // The library does not tell the id that the server gave on reconnecting; `settle` compares it with the owner of
-            // every ephemeral znode that we make.
-            self.owner.tell(SessionEvent::Reconnected { session: self.session }).await;
+            self.proof = self.prove();
+            if self.proof.is_none() {
+                self.go_up().await;
+            }
         }
         self.terminated(standing.state)
     }
@@ -274,8 +286,48 @@ impl Live {
         End { reason: reason.to_owned(), permanent: false }
     }
 
+    /// Some servers answer a reconnect with a new session and do not say so, nor does the library tell the id that it was given. So an
+    /// ephemeral znode is made, whose owner shows it, beside the first one that this session made; a session that has made none has
+    /// none to lose. It goes at once, and what an interrupted attempt has left of it goes before the next.
+    fn prove(&self) -> Option<request::Pending> {
+        let (path, client) = (format!("{}~", self.made.as_ref()?), self.client.as_ref()?);
+        let delete = || Request::Delete { path: path.clone(), version: None };
+        let create = Request::Create { path: path.clone(), data: Arc::from([]), mode: CreateMode::Ephemeral };
+        let [before, proof, after] = [delete(), create, delete()].map(|request| {
+            let mut sent = prepare(client.clone(), self.acls, request, None);
+            // Polled once, it is sent; they are answered in this order.
+            let done = (&mut sent).now_or_never();
+            done.map_or(sent, |done| std::future::ready(done).boxed())
+        });
+        drop((before, after));
+        Some(proof)
+    }
+
+    async fn on_proof(&mut self, result: Result<Answer, request::Failure>) {
+        self.proof = None;
+        match result {
+            Ok(Answer { owner, .. }) if owner != Some(self.session) => self.replaced(owner),
+            // Whether the connection is gone again is told as such, and what is proved then counts.
+            Err(failure) if failure.disconnected => {}
+            // Where the znode cannot be made, what it would stand beside is gone as well, or no longer allowed: the owner sees
+            // that from what it asks next.
+            Ok(_) | Err(_) => self.go_up().await,
+        }
+    }
+
+    fn replaced(&mut self, owner: Option<SessionId>) {
+        tracing::error!(session = %self.session, ?owner, "the server has silently opened a new session; closing it");
+        self.close("the server had silently opened a new session in the place of this one");
+    }
+
+    async fn go_up(&mut self) {
+        self.down = false;
+        self.owner.tell(SessionEvent::Reconnected { session: self.session }).await;
+    }
+
     /// Tells the owner, once, that the connection is gone, and what that means for what was under way.
     async fn go_down(&mut self) {
+        self.proof = None;
         if !self.down {
             self.down = true;
             self.owner.tell(SessionEvent::Disconnected).await;
@@ -324,10 +376,10 @@ impl Live {
                 if let Some(watch) = watch.filter(|_| !forgotten) {
                     self.watch(tag, watch);
                 }
-                if let Some(owner) = owner.filter(|owner| *owner != self.session) {
-                    let session = self.session;
-                    tracing::error!(%session, %owner, "the server has silently opened a new session; closing it");
-                    self.close("the server had silently opened a new session in the place of this one");
+                match (owner, &reply) {
+                    (Some(owner), _) if owner != self.session => self.replaced(Some(owner)),
+                    (Some(_), Reply::Created { path }) if self.made.is_none() => self.made = Some(path.clone()),
+                    _ => {}
                 }
                 Ok(reply)
             }
@@ -428,6 +480,11 @@ impl Live {
         let failure = request::Failure { error, disconnected: false };
         self.under_way.push_back(UnderWay { tag, slot: Slot::Done(Box::new(Err(failure))) });
     }
+}
+
+/// What shows the session after a reconnect; none when nothing is to be shown.
+async fn proved(proof: Option<&mut request::Pending>) -> Option<Result<Answer, request::Failure>> {
+    Some(proof?.await)
 }
 
 /// The answer to the oldest request; none when there is no request.

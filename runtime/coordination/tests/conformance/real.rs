@@ -7,6 +7,7 @@ use anyhow::{Context, Result, bail, ensure};
 use bellwether_coordination::SessionEvent;
 use bellwether_coordination::zookeeper::{DigestAuth, Secret, ZookeeperConfig, ZookeeperCoordinator};
 use bellwether_core::request::{CreateMode, RequestError};
+use bellwether_tests::proxy::Proxy;
 use bellwether_tests::zookeeper::{Ensemble, Options, Server};
 
 use super::bed::{Client, PATIENCE, TIMEOUT, create, get, list, set};
@@ -233,4 +234,53 @@ async fn sessions_come_and_go() -> Result<()> {
     }
     assert_eq!(last.list("/").await?.len(), 1);
     last.close().await
+}
+
+/// As [`a_reconnect_is_told_when_it_is_known_to_be_in_the_same_session`], on a server that gives another one without a word.
+#[tokio::test]
+async fn a_session_that_is_replaced_ends_and_is_not_told_as_reconnected() -> Result<()> {
+    let (mut client, proxy, _server) = through_a_proxy().await?;
+    let forgotten = proxy.forget_session();
+    proxy.reset();
+    client.await_disconnected().await?;
+    loop {
+        match client.next_event().await? {
+            SessionEvent::Ended { permanent: false, .. } => break,
+            SessionEvent::Ended { reason, .. } => bail!("for good? {reason}"),
+            SessionEvent::Reconnected { .. } => bail!("told as if it were the same session"),
+            _ => {}
+        }
+    }
+    forgotten.done(PATIENCE)
+}
+
+#[tokio::test]
+async fn a_reconnect_is_told_when_it_is_known_to_be_in_the_same_session() -> Result<()> {
+    let (mut client, proxy, _server) = through_a_proxy().await?;
+    for _ in 0..3 {
+        let held = proxy.hold(|request| request.creates("/e~"));
+        proxy.reset();
+        client.await_disconnected().await?;
+        held.seen(PATIENCE)?;
+        let answer = client.err(get("/e", false)).await?;
+        ensure!(
+            matches!(answer, RequestError::Unknown(_)),
+            "nothing is asked in a session that is not known: {answer:?}"
+        );
+        held.release();
+        client.await_reconnected().await?;
+        assert_eq!(client.list("/").await?, ["e", "zookeeper"], "what showed it is gone");
+    }
+    client.close().await
+}
+
+/// A client that owns `/e`.
+async fn through_a_proxy() -> Result<(Client, Proxy, Server)> {
+    let server = Server::start()?;
+    let proxy = Proxy::start(server.address())?;
+    let config = ZookeeperConfig::parse(&format!("zookeeper://{}", proxy.address()))?;
+    let mut client = Client::open(&ZookeeperCoordinator::new(config)?, Duration::from_secs(20));
+    client.await_opened().await?;
+    client.ok(create("/e", b"1", CreateMode::Ephemeral)).await?;
+    Ok((client, proxy, server))
 }

@@ -232,6 +232,11 @@ impl World {
         }
     }
 
+    /// As an operator would: the znode above all keys of the state, which has no keys.
+    pub fn delete_state(&mut self, group: &str) {
+        self.tree.remove(&format!("/bw/{group}/state")).unwrap();
+    }
+
     pub fn session(&mut self, event: SessionEvent) {
         self.event(Event::Session { generation: self.generation, event });
     }
@@ -351,6 +356,10 @@ impl World {
     }
 
     fn create(&mut self, path: String, data: Arc<[u8]>, owner: Option<SessionId>) -> Result<(), RequestError> {
+        let parent = path.rsplit_once('/').map_or("", |(parent, _)| parent);
+        if !parent.is_empty() && !self.tree.contains_key(parent) {
+            return Err(RequestError::NoNode);
+        }
         if self.tree.contains_key(&path) {
             return Err(RequestError::NodeExists);
         }
