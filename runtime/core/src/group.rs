@@ -214,7 +214,7 @@ impl Group {
         };
         if !same {
             self.published = self.registry.members.clone();
-            let members = self.published.iter().flat_map(|members| members.values());
+            let members = self.published.iter().flat_map(|members| members.iter());
             let members = members.map(|registration| registration.member.clone()).collect();
             cx.out.push(Command::Publish { group: self.config.name.clone(), members });
         }
