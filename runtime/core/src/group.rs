@@ -178,7 +178,8 @@ impl Group {
         let (wanted, able) = (self.wanted(cx.now), self.able());
         self.election.drive(cx, wanted, able, self.registry.own());
         let watch = self.election.leading().is_some() || self.config.watch == Watch::All;
-        if self.registry.about_to_register(cx.now, self.register()) && cx.link.ready() {
+        let registers = self.registry.about_to_register(cx.now, self.register()) && cx.link.ready();
+        if self.election.follows() || registers {
             // Answered before the member is made, so that no task comes before its epoch can be judged.
             self.election.witness(cx);
         }
@@ -221,7 +222,7 @@ impl Group {
     }
 
     fn stop_further(&mut self, cx: &mut Cx<'_>) {
-        let out = self.demotion.is_none() && matches!(self.election.phase, Phase::Out | Phase::Denied);
+        let out = self.demotion.is_none() && matches!(self.election.phase, Phase::Out { .. } | Phase::Denied);
         let gone = out && self.registry.own() == Some(None);
         if self.stopping == Stopping::Leaving && (gone || !cx.link.ready() && self.demotion.is_none()) {
             self.stopping = Stopping::Draining;
