@@ -54,6 +54,8 @@ pub(crate) struct Group {
     /// Why it never will (again).
     pub denied: Option<String>,
     published: Option<Arc<Members>>,
+    /// When something is due, as of the last [`Self::drive`].
+    due: Option<Moment>,
 }
 
 impl Group {
@@ -73,6 +75,7 @@ impl Group {
             stood: false,
             denied: None,
             published: None,
+            due: Some(Moment::default()),
             config,
         }
     }
@@ -139,6 +142,7 @@ impl Group {
                 break;
             }
         }
+        self.due = self.next_due(cx.link, cx.now);
     }
 
     fn drive_once(&mut self, cx: &mut Cx<'_>) {
@@ -230,8 +234,15 @@ impl Group {
         }
     }
 
-    /// The earliest moment at which something is due.
+    /// The earliest moment at which something is due. It may be earlier than need be, for what was due when this group was driven may
+    /// have been put off since: the lease grows with each heartbeat.
     pub fn deadline(&self, link: &link::Link, now: Moment) -> Option<Moment> {
+        // With a thousand groups, reckoning anew after each event of one of them would be most of the work. But from when on a claim is
+        // worth it depends on what the session hears, whomever that concerns.
+        if matches!(self.election.phase, Phase::Lowest { .. }) { self.next_due(link, now) } else { self.due }
+    }
+
+    fn next_due(&self, link: &link::Link, now: Moment) -> Option<Moment> {
         let lease = self.election.leading().and(link.lease());
         let able = self.able() && self.registry.own().is_some();
         [
