@@ -3,9 +3,9 @@
 #
 #   tests/bench.sh [NAME...] [--peers none|kazoo|curator|all] [--rounds N] [--json]
 #
-# NAME is handover, failover, registry, footprint, swap or callback; all of them if none is given. More options: tests/bench.sh --help. Installs what
-# is missing: ZooKeeper, Curator and a JDK by apt-get; Kazoo from PyPI, below target/. Builds with the release profile (some minutes
-# the first time); BENCH_PROFILE=dev takes the daily one.
+# NAME is handover, failover, registry, tasks, footprint, swap or callback; all of them if none is given. More options: tests/bench.sh --help.
+# Installs what is missing: ZooKeeper, Curator and a JDK by apt-get; Kazoo from PyPI, below target/. Builds with the release profile (some
+# minutes the first time); BENCH_PROFILE=dev takes the daily one. Figures go to stdout as they come, progress to stderr.
 set -euo pipefail
 
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
@@ -24,7 +24,9 @@ profile=${BENCH_PROFILE:-release}
 # The whole workspace: with other features wasmtime would be compiled once more.
 cargo build --locked --workspace --profile "$profile" --bin bellwether --bin bellwether-bench </dev/null
 [ "$profile" = dev ] && folder=debug || folder=$profile
-export RUST_BACKTRACE=${RUST_BACKTRACE:-0} BELLWETHER_TEST_GUESTS=prebuilt
+export RUST_BACKTRACE=${RUST_BACKTRACE:-0} BELLWETHER_TEST_GUESTS=prebuilt BELLWETHER_TEST_REPORTS=none
+# A thousand candidates in one process have a dozen files open each.
+ulimit -n "$(ulimit -Hn)"
 export BELLWETHER_TEST_BINARY=${CARGO_TARGET_DIR:-$root/target}/$folder/bellwether
 say "measuring with the profile $profile, on $(nproc) cores; load: $(cut -d' ' -f1-3 /proc/loadavg)"
 exec "${CARGO_TARGET_DIR:-$root/target}/$folder/bellwether-bench" "$@"

@@ -13,7 +13,7 @@
 //! ```
 //!
 //! All processes end with the [`Cluster`], and also when the test process ends in whatever way. When it is dropped it prints the
-//! nodes' last lines, which the test harness shows if the test has failed.
+//! nodes' last lines, which the test harness shows if the test has failed (not with `BELLWETHER_TEST_REPORTS=none`).
 
 mod log;
 mod node;
@@ -341,6 +341,9 @@ impl Cluster {
 impl Drop for Cluster {
     #[allow(clippy::print_stderr, reason = "the test harness keeps it, and shows it if the test has failed")]
     fn drop(&mut self) {
-        eprintln!("{}", self.report());
+        // The benchmarks have no such harness, and progress to tell.
+        if std::env::var_os("BELLWETHER_TEST_REPORTS").is_none_or(|wanted| wanted != "none") {
+            eprintln!("{}", self.report());
+        }
     }
 }

@@ -26,6 +26,7 @@ pub fn check(request: &Request, prefix: usize) -> Result<(), RequestError> {
         Request::Set { path, .. } | Request::Get { path, .. } | Request::List { path, .. } | Request::Sync { path } => {
             check_path(path, false)?
         }
+        Request::GetAll { paths } => paths.iter().try_for_each(|path| check_path(path, false))?,
         Request::Multi(ops) => {
             for (index, op) in ops.iter().enumerate() {
                 check_op(op).map_err(|error| RequestError::Multi { index, error: Box::new(error) })?;
@@ -75,6 +76,7 @@ fn packet_size(request: &Request, prefix: usize) -> usize {
         | Request::Get { path, .. }
         | Request::List { path, .. }
         | Request::Sync { path } => of(path, 0),
+        Request::GetAll { paths } => paths.iter().map(|path| of(path, 0)).sum(),
         Request::Multi(ops) => ops
             .iter()
             .map(|op| match op {

@@ -48,6 +48,7 @@ suite! {
     crate::data::multi_names_what_failed => multi_names_what_failed,
     crate::data::transaction_ids_only_grow => transaction_ids_only_grow,
     crate::data::order_of_submission => order_of_submission,
+    crate::data::several_at_once => several_at_once,
     crate::data::sync_then_list => sync_then_list,
     crate::watches::fire_once => watches_fire_once,
     crate::watches::fire_for_what_they_watch => watches_fire_for_what_they_watch,

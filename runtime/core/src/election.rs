@@ -33,8 +33,9 @@ pub(crate) enum Purpose {
     Place { round: u64 },
     /// When a candidate was made whose suffix does not tell.
     Rank { round: u64, name: String },
-    /// The znode before ours, with a watch; and the transaction that made it, if that gave it its place.
-    Predecessor { round: u64, name: String, made: Option<i64> },
+    /// The znode before ours, with a watch; the transaction that made it, if that gave it its place; and all that stood before ours, if
+    /// they were few.
+    Predecessor { round: u64, name: String, made: Option<i64>, ahead: Vec<String> },
     /// The proof.
     Claim { round: u64 },
     /// Our znode, watched while we lead.
@@ -53,8 +54,9 @@ pub(crate) enum Purpose {
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Phase {
-    /// Not in the election, nothing under way, nothing left behind.
-    Out,
+    /// Not in the election, nothing under way. `clean`: our znode was deleted, and the connection was there ever since, so that
+    /// nothing can have been left behind.
+    Out { clean: bool },
     /// Not known: a survey is due, now or at this moment.
     Unsure { at: Moment },
     /// Looking at who is there and what is ours.
@@ -65,10 +67,10 @@ pub(crate) enum Phase {
     Placing,
     /// In, with a suffix from the counter's end: finding out who was made when. `nearest` is the last of those before the end.
     Ranking { unread: usize, made: Vec<(i64, Candidate)>, nearest: Option<Candidate> },
-    /// Behind somebody.
-    Following { watch: Tag },
-    /// Lowest; the proof is due at this moment.
-    Lowest { at: Moment },
+    /// Behind somebody. `ahead`: all that stood before ours when we were placed; none if they were more than a few.
+    Following { watch: Tag, ahead: Vec<String> },
+    /// Lowest; the proof is due at this moment. With names, only if those are gone, which the proof must show as well.
+    Lowest { at: Moment, gone: Vec<String> },
     /// Proving it.
     Claiming,
     /// Proved.
@@ -102,6 +104,8 @@ pub(crate) struct Election {
     planted: BTreeSet<String>,
     /// Whether this node shall be in, as of the last [`Self::drive`].
     wanted: bool,
+    /// Somebody was found to follow, and the group has not asked yet.
+    follows: bool,
     pub safeguards: Safeguards,
 }
 
@@ -123,6 +127,8 @@ pub(crate) enum Outcome {
 
 const SURVEY_PAUSE: Duration = Duration::from_millis(50);
 const SURVEY_PAUSE_MAX: Duration = Duration::from_secs(5);
+/// A claim proves of so many that they are gone. Of more a list costs less, since each counts the counter of the names up by one.
+const FEW: usize = 3;
 /// So many surveys or claims in a row may end without a clear answer; then the session is given up.
 const UNSURE_MAX: u32 = 20;
 /// So many of them are remembered.
@@ -144,6 +150,7 @@ impl Election {
             parents_denied: false,
             planted: BTreeSet::new(),
             wanted: false,
+            follows: false,
             safeguards: Safeguards::default(),
         }
     }
@@ -163,7 +170,7 @@ impl Election {
 
     /// Whether this node is a worker for certain: somebody is before it, or it is not in at all.
     pub fn working(&self) -> bool {
-        matches!(self.phase, Phase::Following { .. }) || self.phase == Phase::Out && !self.wanted
+        matches!(self.phase, Phase::Following { .. }) || matches!(self.phase, Phase::Out { .. }) && !self.wanted
     }
 
     /// What a fenced write checks: our own znode, and that nobody has claimed since.
@@ -228,8 +235,9 @@ impl Election {
                 }
                 self.guard(cx);
             }
-            Phase::Demoting { .. } | Phase::Denied | Phase::Out => {}
-            Phase::Following { watch } => {
+            Phase::Out { clean } => *clean = false,
+            Phase::Demoting { .. } | Phase::Denied => {}
+            Phase::Following { watch, .. } => {
                 let watch = *watch;
                 cx.forget(watch);
                 self.unsure(Moment::default());
@@ -259,13 +267,18 @@ impl Election {
         self.wanted = wanted;
         match &self.phase {
             Phase::Unsure { at } if *at <= cx.now && cx.link.ready() => self.survey(cx),
-            Phase::Out if wanted => {
+            // There is nothing to survey.
+            Phase::Out { clean: true } if wanted && cx.link.ready() => {
+                self.round += 1;
+                self.join(cx);
+            }
+            Phase::Out { .. } if wanted => {
                 self.unsure(cx.now);
                 if cx.link.ready() {
                     self.survey(cx);
                 }
             }
-            Phase::Following { watch } if !wanted => {
+            Phase::Following { watch, .. } if !wanted => {
                 let watch = *watch;
                 cx.forget(watch);
                 self.leave(cx);
@@ -274,10 +287,16 @@ impl Election {
                 self.audit(cx)
             }
             Phase::Lowest { .. } if !wanted => self.leave(cx),
-            Phase::Lowest { at } if able && *at <= cx.now && cx.link.ready() => {
-                let worth_it = cx.link.claim_from(cx.now).is_some_and(|from| from <= cx.now);
-                if let Some(member) = member.filter(|_| worth_it) {
-                    self.claim(cx, member);
+            Phase::Lowest { at, gone } if cx.link.ready() => {
+                let due = able && *at <= cx.now && cx.link.claim_from(cx.now).is_some_and(|from| from <= cx.now);
+                match member.filter(|_| due) {
+                    Some(member) => {
+                        let gone = gone.clone();
+                        self.claim(cx, member, &gone);
+                    }
+                    // Not to be proved now: then it is looked at, and watched if it is still there.
+                    None if !gone.is_empty() => self.list(cx),
+                    None => {}
                 }
             }
             _ => {}
@@ -288,7 +307,7 @@ impl Election {
         match self.phase {
             _ if !link.ready() => None,
             Phase::Unsure { at } => Some(at),
-            Phase::Lowest { at } if able => link.claim_from(now).map(|from| from.max(at)),
+            Phase::Lowest { at, .. } if able => link.claim_from(now).map(|from| from.max(at)),
             Phase::Following { .. } | Phase::Leading { .. } => Some(self.audit_at),
             _ => None,
         }
@@ -372,10 +391,10 @@ impl Election {
     /// The group's persistent znodes are gone: the next survey makes them again.
     pub fn parents_gone(&mut self, cx: &mut Cx<'_>) {
         self.parents = false;
-        if let Phase::Following { watch } = self.phase {
+        if let Phase::Following { watch, .. } = self.phase {
             cx.forget(watch);
         }
-        if matches!(self.phase, Phase::Out | Phase::Following { .. }) {
+        if matches!(self.phase, Phase::Out { .. } | Phase::Following { .. }) {
             self.again_later(cx, "the group's znodes are gone");
         }
     }
@@ -422,22 +441,26 @@ impl Election {
         if own.is_of_the_end() && self.safeguards.hold(Safeguard::SuffixOrder) {
             return self.rank(cx, all);
         }
-        let ahead = all.iter().filter(|other| self.before(other, &own));
-        let nearest = ahead.reduce(|nearest, other| if self.before(nearest, other) { other } else { nearest });
-        self.behind(cx, nearest.map(|nearest| (nearest.name.clone(), None)));
+        let ahead: Vec<&Candidate> = all.iter().filter(|other| self.before(other, &own)).collect();
+        let few = if ahead.len() <= FEW { ahead.iter().map(|one| one.name.clone()).collect() } else { Vec::new() };
+        let nearest =
+            ahead.into_iter().reduce(|nearest, other| if self.before(nearest, other) { other } else { nearest });
+        self.behind(cx, nearest.map(|nearest| (nearest.name.clone(), None)), few);
     }
 
-    fn behind(&mut self, cx: &mut Cx<'_>, predecessor: Option<(String, Option<i64>)>) {
+    fn behind(&mut self, cx: &mut Cx<'_>, predecessor: Option<(String, Option<i64>)>, ahead: Vec<String>) {
         let Some((name, made)) = predecessor else {
-            self.phase = Phase::Lowest { at: cx.now };
+            self.phase = Phase::Lowest { at: cx.now, gone: Vec::new() };
             return;
         };
         self.phase = Phase::Placing;
         let request = Request::Get { path: self.path(&name), watch: true };
-        self.ask(cx, Purpose::Predecessor { round: self.round, name, made }, request);
+        self.ask(cx, Purpose::Predecessor { round: self.round, name, made, ahead }, request);
     }
 
-    fn claim(&mut self, cx: &mut Cx<'_>, member: Option<&str>) {
+    /// Proves that this node leads: our znode is there, and those are gone which the list that placed us still had before it.
+    /// ZooKeeper checks no absence, but it makes no znode twice: making it, and deleting it at once, is that check.
+    fn claim(&mut self, cx: &mut Cx<'_>, member: Option<&str>, gone: &[String]) {
         let Some(own) = &self.own else { return self.unsure(cx.now) };
         let leader = serde_json::json!({ "id": cx.node.id, "address": cx.node.address }).to_string();
         let mut operations = vec![
@@ -446,6 +469,11 @@ impl Election {
         ];
         if let Some(member) = member {
             operations.push(Op::Delete { path: format!("{}/{member}", self.paths.registry), version: None });
+        }
+        for name in gone {
+            let path = self.path(name);
+            operations.push(Op::Create { path: path.clone(), data: Vec::new().into() });
+            operations.push(Op::Delete { path, version: None });
         }
         self.phase = Phase::Claiming;
         self.ask(cx, Purpose::Claim { round: self.round }, Request::Multi(operations));
@@ -461,10 +489,14 @@ impl Election {
         all
     }
 
-    /// A watch of the election has fired: look again, whatever it says.
+    /// A watch of the election has fired: look again, whatever it says. If few were before us, trying to claim is the quickest look:
+    /// lower ones can only leave, and the claim fails if one of those has not.
     pub fn fired(&mut self, cx: &mut Cx<'_>, tag: Tag) {
         match &mut self.phase {
-            Phase::Following { watch } if *watch == tag => self.list(cx),
+            Phase::Following { watch, ahead } if *watch == tag && !ahead.is_empty() => {
+                self.phase = Phase::Lowest { at: cx.now, gone: std::mem::take(ahead) };
+            }
+            Phase::Following { watch, .. } if *watch == tag => self.list(cx),
             Phase::Leading { guard, .. } if *guard == Some(tag) => {
                 *guard = None;
                 self.guard(cx);
@@ -512,7 +544,7 @@ impl Election {
                 result => self.unclear(cx, &result),
             },
             Purpose::Rank { round, name } if round == self.round => self.ranked(cx, name, result),
-            Purpose::Predecessor { round, name, made } if round == self.round => match result {
+            Purpose::Predecessor { round, name, made, ahead } if round == self.round => match result {
                 Ok(Reply::Data { stat, .. }) if stat.owner.is_none() => {
                     cx.forget(tag);
                     self.planted(cx, name);
@@ -522,7 +554,7 @@ impl Election {
                     cx.forget(tag);
                     self.list(cx);
                 }
-                Ok(_) => self.follow(cx, tag),
+                Ok(_) => self.follow(cx, tag, ahead),
                 Err(RequestError::NoNode) => self.list(cx),
                 result => self.unclear(cx, &result),
             },
@@ -542,7 +574,7 @@ impl Election {
                     return Outcome::Superseded;
                 }
                 Ok(_) | Err(RequestError::NoNode) => {
-                    if let Phase::Following { watch } = self.phase {
+                    if let Phase::Following { watch, .. } = self.phase {
                         cx.forget(watch);
                     }
                     self.own = None;
@@ -632,7 +664,7 @@ impl Election {
                 self.place(cx, &all);
             }
             None if self.wanted => self.join(cx),
-            None => self.phase = Phase::Out,
+            None => self.phase = Phase::Out { clean: false },
         }
     }
 
@@ -662,11 +694,16 @@ impl Election {
         self.list(cx);
     }
 
-    fn follow(&mut self, cx: &mut Cx<'_>, watch: Tag) {
+    fn follow(&mut self, cx: &mut Cx<'_>, watch: Tag, ahead: Vec<String>) {
         self.attempts = 0;
         self.audit_at = cx.now + cx.rng.around(cx.node.audit);
-        self.phase = Phase::Following { watch };
-        self.witness(cx);
+        self.phase = Phase::Following { watch, ahead };
+        self.follows = true;
+    }
+
+    /// Whether somebody was found to follow since this was asked last.
+    pub fn follows(&mut self) -> bool {
+        std::mem::take(&mut self.follows)
     }
 
     fn claimed(&mut self, cx: &mut Cx<'_>, result: Result<Reply, RequestError>) -> Outcome {
@@ -679,10 +716,13 @@ impl Election {
                         self.own = None;
                         self.again_later(cx, "our znode was gone when we claimed");
                     }
+                    // Whether those before us are gone was not come to; the list will tell.
                     (2, RequestError::NoNode) => {
-                        self.phase = Phase::Lowest { at: cx.now };
+                        self.list(cx);
                         return Outcome::MemberGone;
                     }
+                    // One before us is there: not the one that we watched, or that one was changed and not deleted.
+                    (_, RequestError::NodeExists) => self.list(cx),
                     (_, error) => self.unclear(cx, &Err(error)),
                 }
                 return Outcome::Nothing;
@@ -733,7 +773,7 @@ impl Election {
                 self.own = None;
             }
             if self.phase == Phase::Leaving {
-                self.phase = Phase::Out;
+                self.phase = Phase::Out { clean: true };
             }
         } else if self.phase == Phase::Leaving {
             self.again_later(cx, "our znode could not be deleted");

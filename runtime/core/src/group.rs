@@ -54,6 +54,8 @@ pub(crate) struct Group {
     /// Why it never will (again).
     pub denied: Option<String>,
     published: Option<Arc<Members>>,
+    /// When something is due, as of the last [`Self::drive`].
+    due: Option<Moment>,
 }
 
 impl Group {
@@ -73,6 +75,7 @@ impl Group {
             stood: false,
             denied: None,
             published: None,
+            due: Some(Moment::default()),
             config,
         }
     }
@@ -139,6 +142,7 @@ impl Group {
                 break;
             }
         }
+        self.due = self.next_due(cx.link, cx.now);
     }
 
     fn drive_once(&mut self, cx: &mut Cx<'_>) {
@@ -178,7 +182,8 @@ impl Group {
         let (wanted, able) = (self.wanted(cx.now), self.able());
         self.election.drive(cx, wanted, able, self.registry.own());
         let watch = self.election.leading().is_some() || self.config.watch == Watch::All;
-        if self.registry.about_to_register(cx.now, self.register()) && cx.link.ready() {
+        let registers = self.registry.about_to_register(cx.now, self.register()) && cx.link.ready();
+        if self.election.follows() || registers {
             // Answered before the member is made, so that no task comes before its epoch can be judged.
             self.election.witness(cx);
         }
@@ -214,14 +219,14 @@ impl Group {
         };
         if !same {
             self.published = self.registry.members.clone();
-            let members = self.published.iter().flat_map(|members| members.values());
+            let members = self.published.iter().flat_map(|members| members.iter());
             let members = members.map(|registration| registration.member.clone()).collect();
             cx.out.push(Command::Publish { group: self.config.name.clone(), members });
         }
     }
 
     fn stop_further(&mut self, cx: &mut Cx<'_>) {
-        let out = self.demotion.is_none() && matches!(self.election.phase, Phase::Out | Phase::Denied);
+        let out = self.demotion.is_none() && matches!(self.election.phase, Phase::Out { .. } | Phase::Denied);
         let gone = out && self.registry.own() == Some(None);
         if self.stopping == Stopping::Leaving && (gone || !cx.link.ready() && self.demotion.is_none()) {
             self.stopping = Stopping::Draining;
@@ -229,8 +234,15 @@ impl Group {
         }
     }
 
-    /// The earliest moment at which something is due.
+    /// The earliest moment at which something is due. It may be earlier than need be, for what was due when this group was driven may
+    /// have been put off since: the lease grows with each heartbeat.
     pub fn deadline(&self, link: &link::Link, now: Moment) -> Option<Moment> {
+        // With a thousand groups, reckoning anew after each event of one of them would be most of the work. But from when on a claim is
+        // worth it depends on what the session hears, whomever that concerns.
+        if matches!(self.election.phase, Phase::Lowest { .. }) { self.next_due(link, now) } else { self.due }
+    }
+
+    fn next_due(&self, link: &link::Link, now: Moment) -> Option<Moment> {
         let lease = self.election.leading().and(link.lease());
         let able = self.able() && self.registry.own().is_some();
         [

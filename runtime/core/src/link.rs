@@ -321,7 +321,7 @@ impl Cx<'_> {
         let tag = Tag(self.link.next_tag);
         let (writes, watches) = match &request {
             Request::Get { watch, .. } | Request::List { watch, .. } => (false, *watch),
-            Request::Sync { .. } => (false, false),
+            Request::GetAll { .. } | Request::Sync { .. } => (false, false),
             Request::Create { .. } | Request::Delete { .. } | Request::Set { .. } | Request::Multi(_) => (true, false),
         };
         self.link.pending.insert(tag, Pending { owner, sent: self.now, writes, watches });

@@ -116,7 +116,7 @@ impl Node {
                 self.stop_by.get_or_insert(now + self.config.drain + STOP_MARGIN + self.link.timing.timeout);
                 self.with_all(now, &mut out, |group, cx| group.shut_down(cx));
             }
-            Event::Tick => self.with_all(now, &mut out, |_, _| {}),
+            Event::Tick => self.with_due(now, &mut out),
         }
         self.tend(now, &mut out);
         if !unsure_before && self.link.giving_up.is_some() {
@@ -149,6 +149,15 @@ impl Node {
         for group in self.groups.values_mut() {
             what(group, &mut cx);
             group.drive(&mut cx);
+        }
+    }
+
+    fn with_due(&mut self, now: Moment, out: &mut Vec<Command>) {
+        let mut cx = context!(self, now, out);
+        for group in self.groups.values_mut() {
+            if group.deadline(cx.link, now).is_some_and(|due| due <= now) {
+                group.drive(&mut cx);
+            }
         }
     }
 

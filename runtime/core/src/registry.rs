@@ -28,8 +28,8 @@ pub(crate) enum Purpose {
     List { round: u64 },
     /// Which one the list's parent is: made again, it begins to count from zero, and its children's names mean others.
     Identify { round: u64 },
-    /// A member that was not known.
-    Read { round: u64, name: String },
+    /// Members that were not known.
+    Read { round: u64, names: Vec<String> },
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -49,6 +49,12 @@ pub(crate) struct Registration {
     owner: Option<SessionId>,
 }
 
+impl Registration {
+    pub fn id(&self) -> NodeId {
+        self.member.id.clone()
+    }
+}
+
 #[derive(Debug, Clone, Default)]
 struct View {
     /// The watch on the list, while one is held.
@@ -64,6 +70,8 @@ struct View {
     known: BTreeMap<String, Registration>,
     /// Names whose znodes hold no member; not read again.
     foreign: BTreeSet<String>,
+    /// The highest counter among the names of all lists so far.
+    highest: Option<i64>,
     /// The transaction that made the parent of those names.
     parent: Option<i64>,
     /// Whether it may have been made again unnoticed: there was no connection for a while.
@@ -75,12 +83,13 @@ impl View {
     fn forget_names(&mut self) {
         self.known.clear();
         self.foreign.clear();
+        self.highest = None;
         self.parent = None;
     }
 }
 
-/// By id, the registration that counts: the latest.
-pub(crate) type Members = BTreeMap<NodeId, Registration>;
+/// In the order of their ids, the registration of each that counts: the latest.
+pub(crate) type Members = Vec<Registration>;
 
 #[derive(Debug, Clone)]
 pub(crate) struct Registry {
@@ -101,6 +110,8 @@ pub(crate) struct Registry {
 const RETRY: Duration = Duration::from_millis(100);
 const RETRY_MAX: Duration = Duration::from_secs(5);
 const PREFIX: &str = "m_";
+/// So many members are read with one request.
+const AT_ONCE: usize = 256;
 
 impl Registry {
     pub fn new(group: GroupName, paths: &Paths) -> Self {
@@ -170,6 +181,7 @@ impl Registry {
             view.reading.clear();
             view.stale = true;
             view.identify = true;
+            view.highest = None;
         }
     }
 
@@ -220,6 +232,9 @@ impl Registry {
         {
             view.stale = false;
             view.listing = true;
+            // Most often somebody has joined, and the counter tells the name: so the member comes together with the list.
+            let next = view.highest.filter(|highest| highest + 1 < COUNTER_END).map(|highest| name_of(highest + 1));
+            view.reading.extend(next.clone());
             if let Some(tag) = view.watch.take() {
                 cx.forget(tag);
             }
@@ -229,6 +244,9 @@ impl Registry {
             }
             let request = Request::List { path: self.path.clone(), watch: true };
             self.ask(cx, Purpose::List { round: self.round }, request);
+            if let Some(name) = next {
+                self.ask_for(cx, vec![name]);
+            }
         }
     }
 
@@ -247,6 +265,12 @@ impl Registry {
             .filter(|view| view.stale && !view.listing && view.reading.is_empty())
             .map(|view| view.retry_at);
         own.into_iter().chain(view).min()
+    }
+
+    /// Reads members.
+    fn ask_for(&self, cx: &mut Cx<'_>, names: Vec<String>) {
+        let request = Request::GetAll { paths: names.iter().map(|name| self.at(name)).collect() };
+        self.ask(cx, Purpose::Read { round: self.round, names }, request);
     }
 
     fn register(&mut self, cx: &mut Cx<'_>, member: &Member) {
@@ -320,7 +344,7 @@ impl Registry {
             }
             Purpose::List { round } if round == self.round => return self.listed(cx, tag, result),
             Purpose::List { .. } => cx.forget(tag),
-            Purpose::Read { round, name } if round == self.round => self.read(cx, name, result),
+            Purpose::Read { round, names } if round == self.round => self.read(cx, names, result),
             Purpose::Read { .. } => {}
         }
         Outcome::Nothing
@@ -369,9 +393,10 @@ impl Registry {
             return Outcome::Nothing;
         };
         view.listing = false;
-        let names = match result {
+        let mut names = match result {
             Ok(Reply::Children(names)) => names,
             result => {
+                view.reading.clear();
                 view.stale = true;
                 view.retry_at = retry_at;
                 if result != Err(RequestError::NoNode) {
@@ -384,43 +409,53 @@ impl Registry {
         };
         self.attempts = 0;
         view.watch = Some(tag);
-        let present: BTreeSet<&String> = names.iter().filter(|name| seq_of(name).is_some()).collect();
-        view.known.retain(|name, _| present.contains(name) && !is_reused(name));
-        view.foreign.retain(|name| present.contains(name) && !is_reused(name));
-        let unknown: Vec<String> = present
-            .into_iter()
-            .filter(|name| !view.known.contains_key(*name) && !view.foreign.contains(*name))
-            .cloned()
-            .collect();
-        view.reading = unknown.iter().cloned().collect();
-        for name in unknown {
-            let request = Request::Get { path: self.at(&name), watch: false };
-            self.ask(cx, Purpose::Read { round: self.round, name }, request);
+        names.retain(|name| seq_of(name).is_some());
+        names.sort_unstable();
+        view.highest = view.highest.max(names.iter().filter_map(|name| seq_of(name)).max());
+        let present = |name: &String| names.binary_search(name).is_ok();
+        view.known.retain(|name, _| present(name) && !is_reused(name));
+        view.foreign.retain(|name| present(name) && !is_reused(name));
+        // That of the name which was guessed. Who is not in the list joined later, and is read with the next one.
+        view.reading.retain(present);
+        names.retain(|name| {
+            !view.known.contains_key(name) && !view.foreign.contains(name) && !view.reading.contains(name)
+        });
+        view.reading.extend(names.iter().cloned());
+        for names in names.chunks(AT_ONCE) {
+            self.ask_for(cx, names.to_vec());
         }
         self.complete(cx);
         Outcome::Nothing
     }
 
-    fn read(&mut self, cx: &mut Cx<'_>, name: String, result: Result<Reply, RequestError>) {
-        let retry_at =
-            if matches!(result, Err(ref error) if *error != RequestError::NoNode) { self.later(cx) } else { cx.now };
+    fn read(&mut self, cx: &mut Cx<'_>, names: Vec<String>, result: Result<Reply, RequestError>) {
         let Some(view) = &mut self.view else { return };
-        view.reading.remove(&name);
+        let asked = names.len();
+        let wanted: Vec<(usize, String)> =
+            names.into_iter().enumerate().filter(|(_, name)| view.reading.remove(name)).collect();
+        if wanted.is_empty() {
+            return;
+        }
         match result {
-            Ok(Reply::Data { data, stat }) => match serde_json::from_slice::<Member>(&data) {
-                Ok(member) => {
-                    let registration = Registration { member: Arc::new(member), made: stat.czxid, owner: stat.owner };
-                    view.known.insert(name, registration);
+            Ok(Reply::Found(mut found)) if found.len() == asked => {
+                for (at, name) in wanted {
+                    // None: it came and went in between.
+                    let Some((data, stat)) = found[at].take() else { continue };
+                    match serde_json::from_slice::<Member>(&data) {
+                        Ok(member) => {
+                            let (member, made) = (Arc::new(member), stat.czxid);
+                            view.known.insert(name, Registration { member, made, owner: stat.owner });
+                        }
+                        Err(_) => {
+                            view.foreign.insert(name);
+                        }
+                    }
                 }
-                Err(_) => {
-                    view.foreign.insert(name);
-                }
-            },
-            // It came and went in between.
-            Err(RequestError::NoNode) => {}
+            }
             _ => {
                 view.stale = true;
-                view.retry_at = retry_at;
+                self.attempts += 1;
+                view.retry_at = cx.now + cx.rng.backoff(RETRY, RETRY_MAX, self.attempts);
             }
         }
         self.complete(cx);
@@ -429,10 +464,9 @@ impl Registry {
     /// When everything is read, there is a new view; and what should not be there is taken away.
     fn complete(&mut self, cx: &mut Cx<'_>) {
         let Some(view) = &self.view else { return };
-        if !view.reading.is_empty() {
+        if view.listing || !view.reading.is_empty() {
             return;
         }
-        let mut members = BTreeMap::new();
         let mut ghosts = Vec::new();
         let mine = cx.link.session();
         let own = match &self.own {
@@ -440,26 +474,35 @@ impl Registry {
             Own::Absent { .. } => Some(""),
             Own::Registering => None,
         };
-        let mut by_age: Vec<_> = view.known.iter().collect();
-        by_age.sort_by_key(|(_, registration)| registration.made);
-        for (name, registration) in by_age {
-            // A registration of one session that is not its latest: the reply to it was lost.
-            if registration.owner == mine && own.is_some_and(|own| own != name) {
-                ghosts.push(name.clone());
-                continue;
+        // By id, and of each the latest last: a handful of comparisons a member, and nothing is copied if nothing has changed.
+        let mut sorted: Vec<(&String, &Registration)> = view.known.iter().collect();
+        // A registration of this session that is not its latest: the reply to it was lost.
+        sorted.retain(|(name, registration)| {
+            let ghost = registration.owner == mine && own.is_some_and(|own| own != *name);
+            if ghost {
+                ghosts.push((*name).clone());
             }
-            let older = members.insert(registration.member.id.clone(), (name, registration));
-            if let Some((older, replaced)) = older
-                && replaced.owner == registration.owner
-            {
-                ghosts.push(older.clone());
+            !ghost
+        });
+        sorted.sort_unstable_by(|(_, one), (_, other)| (&one.member.id, one.made).cmp(&(&other.member.id, other.made)));
+        sorted.dedup_by(|later, kept| {
+            let same = later.1.member.id == kept.1.member.id;
+            if same {
+                // Two of one session: the older one is a ghost as well.
+                if later.1.owner == kept.1.owner {
+                    ghosts.push(kept.0.clone());
+                }
+                *kept = *later;
             }
-        }
-        let members: Members = members.into_iter().map(|(id, (_, registration))| (id, registration.clone())).collect();
+            same
+        });
+        let changed =
+            self.members.as_deref().is_none_or(|members| !members.iter().eq(sorted.iter().map(|(_, it)| *it)));
+        let members = changed.then(|| sorted.into_iter().map(|(_, registration)| registration.clone()).collect());
         for ghost in ghosts {
             self.ask(cx, Purpose::Tidy, Request::Delete { path: self.at(&ghost), version: None });
         }
-        if self.members.as_deref() != Some(&members) {
+        if let Some(members) = members {
             self.members = Some(Arc::new(members));
         }
     }
@@ -485,6 +528,11 @@ pub(crate) enum Outcome {
     Denied(String),
 }
 
+/// The name that goes with a counter, as servers make it.
+fn name_of(counter: i64) -> String {
+    format!("{PREFIX}{counter:010}")
+}
+
 fn seq_of(name: &str) -> Option<i64> {
     let rest = name.strip_prefix(PREFIX)?;
     // What stands between is only there to make a name that nobody else has.
@@ -500,14 +548,17 @@ fn is_reused(name: &str) -> bool {
 /// What leads from what an instance was told to what is.
 pub(crate) fn difference(told: &Members, now: &Members, version: u64) -> Option<MembershipChange> {
     let mut change = MembershipChange { version, ..MembershipChange::default() };
-    for (id, registration) in now {
-        match told.get(id) {
+    let mut told = told.iter().peekable();
+    for registration in now {
+        let id = &registration.member.id;
+        change.left.extend(std::iter::from_fn(|| told.next_if(|before| before.member.id < *id)).map(Registration::id));
+        match told.next_if(|before| before.member.id == *id) {
             None => change.joined.push(registration.member.clone()),
             Some(before) if before.made != registration.made => change.changed.push(registration.member.clone()),
             Some(_) => {}
         }
     }
-    change.left = told.keys().filter(|id| !now.contains_key(*id)).cloned().collect();
+    change.left.extend(told.map(Registration::id));
     let nothing = change.joined.is_empty() && change.changed.is_empty() && change.left.is_empty();
     (!nothing).then_some(change)
 }
@@ -520,20 +571,21 @@ mod tests {
         of.iter()
             .map(|(id, made)| {
                 let id = NodeId::new(id).unwrap();
-                let member = Member { id: id.clone(), address: "h:1".into(), labels: BTreeMap::new() };
-                (id, Registration { member: Arc::new(member), made: *made, owner: None })
+                let member = Member { id, address: "h:1".into(), labels: BTreeMap::new() };
+                Registration { member: Arc::new(member), made: *made, owner: None }
             })
             .collect()
     }
 
     #[test]
     fn the_difference_names_who_came_who_changed_and_who_left() {
-        let (told, now) = (members(&[("a", 1), ("b", 2), ("c", 3)]), members(&[("b", 2), ("c", 7), ("d", 8)]));
+        let (told, now) =
+            (members(&[("a", 1), ("b", 2), ("c", 3), ("e", 4)]), members(&[("b", 2), ("c", 7), ("d", 8)]));
         let change = difference(&told, &now, 4).unwrap();
         let ids = |of: &[Arc<Member>]| of.iter().map(|member| member.id.to_string()).collect::<Vec<_>>();
         assert_eq!(ids(&change.joined), ["d"]);
         assert_eq!(ids(&change.changed), ["c"]);
-        assert_eq!(change.left, [NodeId::new("a").unwrap()]);
+        assert_eq!(change.left, [NodeId::new("a").unwrap(), NodeId::new("e").unwrap()]);
         assert_eq!(change.version, 4);
         assert_eq!(difference(&now, &now, 5), None);
     }

@@ -51,6 +51,11 @@ pub enum Request {
         /// read fails.
         watch: bool,
     },
+    /// Reads several znodes at once, without watches → [`Reply::Found`].
+    GetAll {
+        /// Their paths.
+        paths: Vec<String>,
+    },
     /// Lists a znode's children → [`Reply::Children`].
     List {
         /// Its path.
@@ -134,6 +139,8 @@ pub enum Reply {
         /// Its stat.
         stat: Stat,
     },
+    /// What each of several znodes holds, in the order of their paths; `None` for one that does not exist.
+    Found(Vec<Option<(Arc<[u8]>, Stat)>>),
     /// The children's names, in no order.
     Children(Vec<String>),
     /// The server has caught up.

@@ -119,7 +119,7 @@ impl Node {
                     .registry
                     .members
                     .as_ref()
-                    .map(|members| members.values().map(|registration| registration.member.clone()).collect()),
+                    .map(|members| members.iter().map(|registration| registration.member.clone()).collect()),
                 release: group
                     .guest
                     .live

@@ -186,6 +186,9 @@ impl Driver {
 
     /// Links to those who left are let go.
     fn retain_peers(&self) {
+        if self.shared.peers.links() == 0 {
+            return;
+        }
         let members: Vec<_> = self.shared.groups.values().map(|group| group.members()).collect();
         self.shared
             .peers

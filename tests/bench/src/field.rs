@@ -1,6 +1,7 @@
 //! A field of candidates of one kind: so many processes with so many candidates each.
 
 use std::fmt;
+use std::net::SocketAddr;
 use std::str::FromStr;
 use std::time::{Duration, Instant};
 
@@ -20,6 +21,8 @@ pub enum Kind {
     Bellwether,
     /// Another library's.
     Other(Recipe),
+    /// None: what tasks are compared with.
+    Echo,
 }
 
 impl fmt::Display for Kind {
@@ -27,6 +30,7 @@ impl fmt::Display for Kind {
         f.write_str(match self {
             Self::Bellwether => "Bellwether",
             Self::Other(recipe) => recipe.name(),
+            Self::Echo => "gRPC echo",
         })
     }
 }
@@ -58,9 +62,9 @@ impl FromStr for Layout {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        let number = |text: &str| text.parse().ok().filter(|n| (1..=64).contains(n));
+        let number = |text: &str| text.parse().ok().filter(|n| (1..=1000).contains(n));
         let parts = text.split_once('x').and_then(|(processes, each)| Some((number(processes)?, number(each)?)));
-        let (processes, each) = parts.ok_or_else(|| format!("{text:?} is not of the form 3x1, each from 1 to 64"))?;
+        let (processes, each) = parts.ok_or_else(|| format!("{text:?} is not of the form 3x1, each from 1 to 1000"))?;
         Ok(Self { processes, each })
     }
 }
@@ -96,7 +100,7 @@ enum Processes {
 pub struct Field {
     layout: Layout,
     timeout: Duration,
-    connect: String,
+    connect: Vec<String>,
     processes: Processes,
     generation: usize,
 }
@@ -107,10 +111,20 @@ impl Field {
     /// # Errors
     /// When they do not come up.
     pub fn start(kind: Kind, layout: Layout, server: &Server, timeout: Duration) -> Result<Self> {
-        let connect = server.address().to_string();
+        Self::start_behind(kind, layout, &vec![server.address(); layout.processes], timeout)
+    }
+
+    /// The same, with a way to the server for each process.
+    ///
+    /// # Errors
+    /// As [`Field::start`].
+    pub fn start_behind(kind: Kind, layout: Layout, servers: &[SocketAddr], timeout: Duration) -> Result<Self> {
+        let connect: Vec<String> = servers.iter().map(ToString::to_string).collect();
         let processes = match kind {
             Kind::Bellwether => {
-                let mut builder = Cluster::builder(&connect)
+                let addresses = connect.clone();
+                let mut builder = Cluster::builder("")
+                    .connect(move |index| addresses[index].clone())
                     .nodes(layout.processes)
                     .session_timeout(timeout)
                     .group(GROUP, guest("minimal"), "")
@@ -123,9 +137,10 @@ impl Field {
                 Processes::Nodes(builder.start()?)
             }
             Kind::Other(recipe) => {
-                let start = |n| Peer::start(recipe, &connect, PATH, timeout, &format!("p{n}"), layout.each);
+                let start = |n: usize| Peer::start(recipe, &connect[n], PATH, timeout, &format!("p{n}"), layout.each);
                 Processes::Peers(recipe, (0..layout.processes).map(start).collect::<Result<_>>()?)
             }
+            Kind::Echo => bail!("an echo has no candidates"),
         };
         let field = Self { layout, timeout, connect, processes, generation: 0 };
         field.whole()?;
@@ -138,7 +153,8 @@ impl Field {
     /// # Errors
     /// When they do not in time.
     pub fn whole(&self) -> Result<()> {
-        let deadline = Instant::now() + PATIENCE;
+        let deadline =
+            Instant::now() + PATIENCE + Duration::from_millis(200) * u32::try_from(self.layout.candidates())?;
         let whole = || match &self.processes {
             Processes::Nodes(cluster) => cluster.nodes().iter().all(Node::is_ready),
             Processes::Peers(_, peers) => {
@@ -282,7 +298,8 @@ impl Field {
             Processes::Nodes(cluster) => cluster.node(process).start()?,
             Processes::Peers(recipe, peers) => {
                 let name = format!("p{process}g{}", self.generation);
-                peers[process] = Peer::start(*recipe, &self.connect, PATH, self.timeout, &name, self.layout.each)?;
+                let connect = &self.connect[process];
+                peers[process] = Peer::start(*recipe, connect, PATH, self.timeout, &name, self.layout.each)?;
             }
         }
         self.whole()

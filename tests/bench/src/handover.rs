@@ -39,6 +39,8 @@ pub struct Plan {
 pub struct Measured {
     /// The times.
     pub times: Figures,
+    /// How much of each it took until the former leader had been told.
+    pub demotions: Figures,
     /// All changes of leadership, those of the warm-up left out.
     pub changes: Vec<Change>,
     /// What the server counted.
@@ -58,23 +60,31 @@ pub fn run(kind: Kind, layout: Layout, server: &Server, plan: &Plan) -> Result<M
     let start = vec![0; layout.processes];
     let mut leader = field.wait("a leader", &start, |change| change.elected)?;
     for _ in 0..plan.warm_up {
-        leader = once(&field, &leader, layout, plan.rest)?.0;
+        leader = once(&field, &leader, layout, plan.rest)?.next;
     }
     let (from, before) = (field.mark(), settled(server)?);
     let busy = computed(&field.pids()?)?;
-    let mut times = Figures::default();
+    let (mut times, mut demotions) = (Figures::default(), Figures::default());
     for _ in 0..plan.operations {
-        let (next, time) = once(&field, &leader, layout, plan.rest)?;
+        let Moved { next, time, demoted } = once(&field, &leader, layout, plan.rest)?;
         leader = next;
         times.push(time);
+        demotions.push(demoted);
     }
     let computed = computed(&field.pids()?)?.saturating_sub(busy);
     let counts = settled(server)?.since(before);
     let resident = field.pids()?.into_iter().map(resident).sum::<Result<u64>>()?;
-    Ok(Measured { times, changes: field.changes(&from), counts, computed, resident })
+    Ok(Measured { times, demotions, changes: field.changes(&from), counts, computed, resident })
 }
 
-fn once(field: &Field, leader: &Change, layout: Layout, rest: Rest) -> Result<(Change, Duration)> {
+/// One hand-over.
+struct Moved {
+    next: Change,
+    time: Duration,
+    demoted: Duration,
+}
+
+fn once(field: &Field, leader: &Change, layout: Layout, rest: Rest) -> Result<Moved> {
     match rest {
         Rest::Pause(pause) => std::thread::sleep(pause),
         Rest::Whole => field.whole()?,
@@ -84,6 +94,7 @@ fn once(field: &Field, leader: &Change, layout: Layout, rest: Rest) -> Result<(C
     field.resign(leader)?;
     let next = field.wait("a successor", &mark, |change| change.elected)?;
     ensure!(layout.candidates() == 1 || next.id != leader.id, "{} follows itself", leader.id);
-    let time = next.at.saturating_sub(from);
-    Ok((next, time))
+    let told = field.wait("the former leader to be told", &mark, |change| !change.elected && change.id == leader.id)?;
+    let (time, demoted) = (next.at.saturating_sub(from), told.at.saturating_sub(from));
+    Ok(Moved { next, time, demoted })
 }

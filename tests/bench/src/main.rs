@@ -1,14 +1,14 @@
 //! The benchmarks' command line; `tests/bench.sh` builds and runs it.
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "that is what it is for")]
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::Result;
 use bellwether_bench::failover::Fate;
 use bellwether_bench::field::{Kind, Layout, zookeeper};
 use bellwether_bench::handover::Rest;
 use bellwether_bench::report::{Row, summary};
-use bellwether_bench::{callback, failover, footprint, handover, registry, swap};
+use bellwether_bench::{callback, echo, failover, footprint, handover, registry, swap, tasks};
 use bellwether_tests::peers_tools::Recipe;
 use clap::{Parser, ValueEnum};
 
@@ -16,11 +16,13 @@ use clap::{Parser, ValueEnum};
 enum Name {
     /// The leader gives up → its successor's callback
     Handover,
-    /// The leader crashes or stands still → its successor's callback
+    /// The leader crashes, stands still or is cut off → its successor's callback
     Failover,
     /// A member joins → whoever watches has been told
     Registry,
-    /// Memory, threads and time to start of one candidate
+    /// Leader guest → worker guest → back, beside a bare gRPC echo
+    Tasks,
+    /// Memory, threads and time to start of one candidate, and of one node in many groups
     Footprint,
     /// For how long a swap holds callbacks up, and what callers notice of compiling
     Swap,
@@ -40,7 +42,8 @@ enum Peers {
     All,
 }
 
-/// Bellwether beside Curator and Kazoo, in turn, on one ZooKeeper.
+/// Bellwether beside Curator and Kazoo, in turn, on one ZooKeeper. When nothing is named, what takes long is measured in the first round
+/// only: failover, 500 candidates and more, 5000 members and more, and many groups.
 #[derive(Debug, Parser)]
 struct Options {
     /// What to measure; everything if nothing is named
@@ -54,11 +57,11 @@ struct Options {
     /// Results as JSON, one object a line
     #[arg(long)]
     json: bool,
-    /// handover: how the candidates are spread, as PROCESSESxCANDIDATES
-    #[arg(long, value_delimiter = ',', default_value = "3x1,1x1,1x10,2x50")]
+    /// handover: how the candidates are spread, as PROCESSESxCANDIDATES; with 500 candidates and more, a tenth of the operations
+    #[arg(long, value_delimiter = ',', default_value = "3x1,1x1,1x10,2x50,1x1000")]
     layouts: Vec<Layout>,
-    /// handover: how many are measured in each round
-    #[arg(long, default_value_t = 200)]
+    /// handover, registry, swap: how many are measured in each round; tasks: ten times as many
+    #[arg(long, default_value_t = 60)]
     operations: usize,
     /// handover: the rest between two, in milliseconds
     #[arg(long, default_value_t = 20)]
@@ -67,8 +70,14 @@ struct Options {
     #[arg(long, value_delimiter = ',', default_value = "100,1000,10000")]
     members: Vec<usize>,
     /// failover, footprint: how many trials in each round
-    #[arg(long, default_value_t = 5)]
+    #[arg(long, default_value_t = 3)]
     trials: usize,
+    /// tasks: bytes of a piece
+    #[arg(long, value_delimiter = ',', default_value = "0,1024,1048576")]
+    sizes: Vec<usize>,
+    /// footprint: in how many groups one node is
+    #[arg(long, value_delimiter = ',', default_value = "1,100,1000")]
+    groups: Vec<usize>,
     /// swap: what the state has, in KiB
     #[arg(long, value_delimiter = ',', default_value = "0,64,1024")]
     states: Vec<usize>,
@@ -81,10 +90,22 @@ struct Options {
     /// The session timeout T, in milliseconds; ZooKeeper's tickTime is 200
     #[arg(long, default_value_t = 3000)]
     timeout: u64,
+    /// Measures nothing, but serves the gRPC echo of `tasks`
+    #[arg(long, hide = true)]
+    serve_echo: bool,
 }
+
+/// A field of this many candidates is large.
+const LARGE: usize = 500;
+/// So is a registry of this many members.
+const CROWDED: usize = 5000;
 
 fn main() -> Result<()> {
     let options = Options::parse();
+    if options.serve_echo {
+        return echo::serve();
+    }
+    let began = Instant::now();
     let others: &[Recipe] = match options.peers {
         Peers::None => &[],
         Peers::Kazoo => &[Recipe::Kazoo],
@@ -106,42 +127,60 @@ fn main() -> Result<()> {
         }
         rows.push(row);
     };
-    for round in 1..=usize::from(options.rounds) {
+    let rounds = options.rounds;
+    for round in 1..=usize::from(rounds) {
+        let progress = |what: std::fmt::Arguments<'_>| {
+            let (minutes, seconds) = (began.elapsed().as_secs() / 60, began.elapsed().as_secs() % 60);
+            eprintln!("[{minutes:2}:{seconds:02}] round {round} of {rounds}: {what}");
+        };
+        let long = round == 1 || !options.names.is_empty();
         // A server of its own for each round, the same one for all kinds in it.
         let server = zookeeper()?;
         if wanted(Name::Handover) {
-            for layout in &options.layouts {
-                let plan = handover::Plan {
-                    operations: options.operations,
-                    warm_up: (options.operations / 4).min(50),
-                    rest: Rest::Pause(pause),
-                    timeout,
-                };
+            for layout in options.layouts.iter().filter(|layout| long || layout.candidates() < LARGE) {
+                let large = layout.candidates() >= LARGE;
+                let operations = if large { (options.operations / 10).max(1) } else { options.operations };
+                let plan =
+                    handover::Plan { operations, warm_up: (operations / 4).min(50), rest: Rest::Pause(pause), timeout };
                 for kind in &kinds {
+                    progress(format_args!("handover {layout}, {kind}"));
                     let measured = handover::run(*kind, *layout, &server, &plan)?;
                     tell(Row::handover(*layout, round, *kind, &measured));
                 }
             }
         }
-        if wanted(Name::Failover) {
-            for (name, fate) in [("kill -9", Fate::Killed), ("SIGSTOP", Fate::Paused)] {
+        if wanted(Name::Failover) && long {
+            for (name, fate) in [("kill -9", Fate::Killed), ("SIGSTOP", Fate::Paused), ("cut link", Fate::Cut)] {
                 for kind in &kinds {
+                    progress(format_args!("failover {name}, {kind}"));
                     let trials = failover::run(*kind, &server, timeout, fate, options.trials)?;
                     tell(Row::failover(name, round, *kind, timeout, &trials));
                 }
             }
         }
         if wanted(Name::Registry) {
-            for members in &options.members {
+            for members in options.members.iter().filter(|members| long || **members < CROWDED) {
                 let plan = registry::Plan { members: *members, joins: options.operations, storm: 500 };
                 // Both of Curator's elections would have the same cache beside them, and Kazoo has none.
                 for kind in kinds.iter().filter(|kind| matches!(kind, Kind::Bellwether | Kind::Other(Recipe::Latch))) {
+                    progress(format_args!("registry {members}, {kind}"));
                     let measured = registry::run(*kind, &server, &format!("{members}"), plan)?;
                     tell(Row::registry(*members, round, *kind, &measured));
                 }
             }
         }
+        if wanted(Name::Tasks) {
+            let program = std::env::current_exe()?;
+            for bytes in &options.sizes {
+                progress(format_args!("tasks of {bytes} bytes"));
+                let plan = tasks::Plan::new(*bytes, options.operations * 10);
+                let measured = tasks::bellwether(&server, &bytes.to_string(), &plan)?;
+                tell(Row::tasks(*bytes, round, Kind::Bellwether, &measured));
+                tell(Row::tasks(*bytes, round, Kind::Echo, &tasks::echoed(&program, &plan)?));
+            }
+        }
         if wanted(Name::Swap) {
+            progress(format_args!("swap"));
             let (rate, rest) = (options.rate, pause);
             for state in options.states.iter().map(|kib| kib << 10) {
                 let plan = swap::Plan { state, swaps: options.operations, rest, rate };
@@ -155,14 +194,20 @@ fn main() -> Result<()> {
             measured.failed.iter().for_each(|(why, calls)| eprintln!("{calls} calls failed: {why}"));
         }
         if wanted(Name::Callback) {
+            progress(format_args!("callback"));
             for (how, apart) in [("on one thread", false), ("across threads", true)] {
                 tell(Row::callback(how, round, &callback::run(&[0, 1, 100, 1000], apart, 200_000)?));
             }
         }
         if wanted(Name::Footprint) {
             for kind in &kinds {
+                progress(format_args!("footprint, {kind}"));
                 let found = footprint::run(*kind, &server, timeout, options.trials)?;
                 tell(Row::footprint(round, *kind, &found));
+            }
+            for groups in options.groups.iter().filter(|_| long) {
+                progress(format_args!("footprint, {groups} groups"));
+                tell(Row::many(*groups, round, &footprint::many(&server, timeout, *groups)?));
             }
         }
     }

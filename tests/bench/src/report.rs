@@ -8,9 +8,9 @@ use serde_json::{Value, json};
 
 use crate::failover::Trial;
 use crate::field::{Kind, Layout};
-use crate::footprint::Footprint;
+use crate::footprint::{Footprint, Many};
 use crate::handover::Measured;
-use crate::{callback, registry, swap};
+use crate::{callback, registry, swap, tasks};
 
 fn ms(time: Duration) -> f64 {
     time.as_secs_f64() * 1e3
@@ -39,6 +39,7 @@ impl Row {
         let figures = vec![
             ("=p50 ms", ms(measured.times.percentile(50))),
             ("=p99 ms", ms(measured.times.percentile(99))),
+            ("demoted p50 ms", ms(measured.demotions.percentile(50))),
             ("=CPU ms/op", ms(measured.computed) / operations),
             ("requests/op", measured.counts.requests as f64 / operations),
             ("deletion events/op", measured.counts.deletions as f64 / operations),
@@ -51,17 +52,21 @@ impl Row {
     /// Of some fail-overs.
     #[must_use]
     pub fn failover(name: &str, round: usize, kind: Kind, timeout: Duration, trials: &[Trial]) -> Self {
-        let (mut times, mut awake) = (Figures::default(), Figures::default());
-        for trial in trials {
-            times.push(trial.time);
-            if let Some(time) = trial.awake {
-                awake.push(time);
-            }
-        }
+        let figures_of = |of: fn(&Trial) -> Option<Duration>| {
+            let mut figures = Figures::default();
+            trials.iter().filter_map(of).for_each(|time| figures.push(time));
+            figures
+        };
+        let times = figures_of(|trial| Some(trial.time));
+        let (awake, overlap) = (figures_of(|trial| trial.awake), figures_of(|trial| trial.overlap));
         let of_timeout = |percent| times.percentile(percent).as_secs_f64() / timeout.as_secs_f64();
         let mut figures = vec![("=median T", of_timeout(50)), ("max T", of_timeout(100))];
         if !awake.is_empty() {
             figures.extend([("woken p50 ms", ms(awake.percentile(50))), ("woken max ms", ms(awake.percentile(100)))]);
+        }
+        if !overlap.is_empty() {
+            let overlaps = trials.iter().filter(|trial| trial.overlap.is_some_and(|time| !time.is_zero())).count();
+            figures.extend([("overlaps", overlaps as f64), ("longest ms", ms(overlap.percentile(100)))]);
         }
         Self::new(format!("failover {name}"), round, kind, figures)
     }
@@ -92,6 +97,31 @@ impl Row {
             ("threads", most(|one| one.threads as u64) as f64),
         ];
         Self::new("footprint".to_owned(), round, kind, figures)
+    }
+
+    /// Of a node in so many groups.
+    #[must_use]
+    pub fn many(groups: usize, round: usize, found: &Many) -> Self {
+        let figures = vec![
+            ("start s", found.footprint.start.as_secs_f64()),
+            ("RSS MB", megabytes(found.footprint.resident)),
+            ("threads", found.footprint.threads as f64),
+            ("heartbeats/s", found.heartbeats as f64 / found.watched.as_secs_f64()),
+            ("requests/s", found.requests as f64 / found.watched.as_secs_f64()),
+        ];
+        Self::new(format!("footprint, {groups} groups"), round, Kind::Bellwether, figures)
+    }
+
+    /// Of tasks of one size.
+    #[must_use]
+    pub fn tasks(bytes: usize, round: usize, kind: Kind, measured: &tasks::Measured) -> Self {
+        let (p50, p99) = measured.latency;
+        let rates: Vec<_> =
+            measured.rates.iter().map(|(workers, rate)| (format!("=pieces/s, {workers} workers"), *rate)).collect();
+        let mut figures = vec![("=p50 µs", ms(p50) * 1e3), ("=p99 µs", ms(p99) * 1e3)];
+        figures.extend(rates.iter().map(|(name, rate)| (name.as_str(), *rate)));
+        let size = if bytes < 1024 { format!("{bytes} B") } else { format!("{} KiB", bytes >> 10) };
+        Self::new(format!("tasks {size}"), round, kind, figures)
     }
 
     /// Of swaps with a state of so many bytes.

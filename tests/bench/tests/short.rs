@@ -1,13 +1,14 @@
 //! The benchmarks in a short form, so that they do not rot. Counts and order are asserted, never times.
 
 use std::collections::BTreeMap;
+use std::path::Path;
 use std::time::Duration;
 
 use anyhow::Result;
 use bellwether_bench::failover::{self, Fate};
 use bellwether_bench::field::{Change, Kind, Layout, zookeeper};
 use bellwether_bench::handover::{self, Rest};
-use bellwether_bench::{callback, footprint, registry, swap};
+use bellwether_bench::{callback, footprint, registry, swap, tasks};
 
 /// Short, for what waits for the end of a session.
 const TIMEOUT: Duration = Duration::from_secs(3);
@@ -36,18 +37,22 @@ fn each_resignation_moves_leadership_once_and_wakes_one_candidate() -> Result<()
         assert_eq!(demotions, operations);
         // The successor's watch on the leader's znode, and no other.
         assert_eq!(measured.counts.deletions, operations as u64, "{:?}", measured.counts);
+        // However many candidates there are: the new leader reads all members at once.
+        assert!(measured.counts.requests <= 17 * operations as u64, "{:?}", measured.counts);
     }
     Ok(())
 }
 
 #[test]
-fn a_crash_and_a_pause_have_one_successor_each() -> Result<()> {
+fn a_crash_a_pause_and_a_cut_have_one_successor_each() -> Result<()> {
     let server = zookeeper()?;
-    for fate in [Fate::Killed, Fate::Paused] {
+    for fate in [Fate::Killed, Fate::Paused, Fate::Cut] {
         let trials = failover::run(Kind::Bellwether, &server, TIMEOUT, fate, 1)?;
         assert_eq!(trials.len(), 1);
         assert_eq!(elected(&trials[0].changes).len(), 1, "{trials:#?}");
         assert_eq!(trials[0].awake.is_some(), fate == Fate::Paused);
+        // Whose link is cut has been told before its successor.
+        assert_eq!(trials[0].overlap, (fate == Fate::Cut).then_some(Duration::ZERO));
     }
     Ok(())
 }
@@ -58,6 +63,32 @@ fn a_footprint_is_taken() -> Result<()> {
     let found = footprint::run(Kind::Bellwether, &server, TIMEOUT, 1)?;
     assert_eq!(found.len(), 1);
     assert!(found[0].threads > 1 && found[0].resident > 1 << 20, "{found:?}");
+    Ok(())
+}
+
+#[test]
+fn heartbeats_are_as_many_in_many_groups_as_in_one() -> Result<()> {
+    let server = zookeeper()?;
+    for groups in [1, 30] {
+        let found = footprint::many(&server, TIMEOUT, groups)?;
+        // One each sixth of the session timeout, in two of them.
+        assert!((1..=13).contains(&found.heartbeats), "{groups} groups: {found:?}");
+    }
+    Ok(())
+}
+
+#[test]
+fn tasks_are_measured_and_an_echo_beside_them() -> Result<()> {
+    let server = zookeeper()?;
+    for bytes in [0, 100_000] {
+        let plan = tasks::Plan { bytes, sends: 5, workers: vec![1, 2], pieces: 4, scatters: 2 };
+        let ours = tasks::bellwether(&server, &bytes.to_string(), &plan)?;
+        let echoed = tasks::echoed(Path::new(env!("CARGO_BIN_EXE_bellwether-bench")), &plan)?;
+        for measured in [ours, echoed] {
+            assert_eq!(measured.rates.iter().map(|(workers, _)| *workers).collect::<Vec<_>>(), plan.workers);
+            assert!(measured.rates.iter().all(|(_, rate)| rate.is_finite() && *rate > 0.0), "{measured:?}");
+        }
+    }
     Ok(())
 }
 

@@ -108,7 +108,7 @@ impl World {
         request: &Request,
     ) -> Option<Result<Reply, RequestError>> {
         let cut = self.nodes[index].follower.cut;
-        let reads = matches!(request, Request::Get { .. } | Request::List { .. });
+        let reads = matches!(request, Request::Get { .. } | Request::GetAll { .. } | Request::List { .. });
         if !reads {
             if cut {
                 self.nodes[index].follower.blocked = self.nodes[index].blocks;

@@ -57,7 +57,7 @@ impl Parcel {
 }
 
 fn writes(request: &Request) -> bool {
-    !matches!(request, Request::Get { .. } | Request::List { .. } | Request::Sync { .. })
+    !matches!(request, Request::Get { .. } | Request::GetAll { .. } | Request::List { .. } | Request::Sync { .. })
 }
 
 /// A request in a few words.
@@ -67,6 +67,7 @@ fn brief(request: &Request) -> String {
         Request::Delete { path, .. } => format!("delete {path}"),
         Request::Set { path, .. } => format!("set {path}"),
         Request::Get { path, watch } => format!("get {path}{}", if *watch { ", watched" } else { "" }),
+        Request::GetAll { paths } => format!("get {}", paths.join(" ")),
         Request::List { path, watch } => format!("list {path}{}", if *watch { ", watched" } else { "" }),
         Request::Sync { path } => format!("sync {path}"),
         Request::Multi(operations) => format!("{operations:?}"),

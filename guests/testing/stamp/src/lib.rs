@@ -1,6 +1,8 @@
 //! A guest for the benchmarks. It says when it was told of members, `NANOSECONDS JOINED`, by the wall clock, the only one that guests
-//! of several processes share; it answers tasks with their payload; and it carries a state over swaps, `state-bytes` of its
-//! configuration.
+//! of several processes share; it answers tasks with their payload; it carries a state over swaps, `state-bytes` of its
+//! configuration; and as the leader it runs [`errands`].
+
+mod errands;
 
 wit_bindgen::generate!({ world: "stateful-service", path: "../../../wit", generate_all });
 
@@ -40,7 +42,7 @@ impl worker::Guest for Stamp {
 
 impl ticker::Guest for Stamp {
     fn on_tick() -> Result<(), String> {
-        Ok(())
+        errands::next()
     }
 }
 

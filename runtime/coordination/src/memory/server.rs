@@ -125,6 +125,17 @@ impl Server {
                 let node = self.tree.get(path)?;
                 Ok(Reply::Data { data: node.data.clone(), stat: node.stat() })
             }
+            Request::GetAll { paths } => {
+                let found = paths.iter().map(|path| {
+                    allow(&self.denied, path)?;
+                    match self.tree.get(path) {
+                        Ok(node) => Ok(Some((node.data.clone(), node.stat()))),
+                        Err(RequestError::NoNode) => Ok(None),
+                        Err(error) => Err(error),
+                    }
+                });
+                Ok(Reply::Found(found.collect::<Result<_, _>>()?))
+            }
             Request::List { path, .. } => {
                 allow(&self.denied, path)?;
                 Ok(Reply::Children(self.tree.get(path)?.children.iter().map(|name| name.to_string()).collect()))
@@ -255,7 +266,9 @@ impl Server {
                 self.transact(|tree, transaction| tree.set(transaction, &path, data, version)).map(Reply::Written)
             }
             Request::Multi(ops) => self.multi(ops).map(Reply::Multi),
-            read @ (Request::Get { .. } | Request::List { .. } | Request::Sync { .. }) => self.read(&read),
+            read @ (Request::Get { .. } | Request::GetAll { .. } | Request::List { .. } | Request::Sync { .. }) => {
+                self.read(&read)
+            }
         }
     }
 

@@ -181,6 +181,12 @@ pub async fn multi_is_atomic(bed: Bed) -> Result<()> {
     assert_eq!(a.mzxid, b.mzxid);
     assert_eq!(client.get("/a").await?, (b"1"[..].into(), a));
     assert_eq!(client.get("/a/b").await?, (b"1"[..].into(), b));
+    // Made and deleted at once: whether it was there before shows, and nothing else.
+    let absent = |path: &str| Request::Multi(vec![op_create(path), op_delete(path)]);
+    assert_eq!(stats(client.ok(absent("/a/c")).await?)?, [None, None]);
+    assert_eq!(client.list("/a").await?, ["b"]);
+    let error = client.err(absent("/a/b")).await?;
+    assert_eq!(error, RequestError::Multi { index: 0, error: Box::new(RequestError::NodeExists) });
     // One fails, so nothing is done.
     let ops = vec![op_set("/a", b"2", None), op_delete("/a/b"), op_create("/c"), op_check("/a", Some(9))];
     let error = client.err(Request::Multi(ops)).await?;
@@ -256,6 +262,20 @@ pub async fn order_of_submission(bed: Bed) -> Result<()> {
         let Reply::Data { data, .. } = answer else { bail!("{answer:?}") };
         assert_eq!(&**data, index.to_string().as_bytes());
     }
+    client.close().await
+}
+
+pub async fn several_at_once(bed: Bed) -> Result<()> {
+    let mut client = bed.client().await?;
+    client.create("/a", b"one").await?;
+    client.create("/b", b"two").await?;
+    let all = |paths: &[&str]| Request::GetAll { paths: paths.iter().map(ToString::to_string).collect() };
+    let (one, two) = (client.get("/a").await?, client.get("/b").await?);
+    let found = client.ok(all(&["/b", "/none", "/a", "/b"])).await?;
+    assert_eq!(found, Reply::Found(vec![Some(two.clone()), None, Some(one), Some(two)]));
+    assert_eq!(client.ok(all(&[])).await?, Reply::Found(vec![]));
+    let refused = client.call(all(&["/a", "b"])).await?;
+    ensure!(matches!(refused, Err(RequestError::Refused(_))), "{refused:?}");
     client.close().await
 }
 

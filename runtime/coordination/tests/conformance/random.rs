@@ -56,6 +56,7 @@ fn request() -> impl Strategy<Value = Request> {
         3 => (path(), version()).prop_map(|(path, version)| Request::Delete { path, version }),
         3 => (path(), data(), version()).prop_map(|(path, data, version)| Request::Set { path, data, version }),
         4 => (path(), any::<bool>()).prop_map(|(path, watch)| Request::Get { path, watch }),
+        2 => prop::collection::vec(path(), 0..4).prop_map(|paths| Request::GetAll { paths }),
         4 => (path(), any::<bool>()).prop_map(|(path, watch)| Request::List { path, watch }),
         1 => path().prop_map(|path| Request::Sync { path }),
         4 => prop::collection::vec(op(), 0..4).prop_map(Request::Multi),
@@ -129,6 +130,11 @@ impl Player {
         let text = match answer {
             // The root's own history differs: the real one is a chroot, made a moment ago.
             Ok(Reply::Data { data, stat }) => format!("{data:?} {}", self.stat(seen, stat)),
+            Ok(Reply::Found(found)) => {
+                let found =
+                    found.into_iter().map(|one| one.map(|(data, stat)| format!("{data:?} {}", self.stat(seen, stat))));
+                format!("{:?}", found.collect::<Vec<_>>())
+            }
             Ok(Reply::Written(stat)) => self.stat(seen, stat),
             Ok(Reply::Multi(stats)) => {
                 let stats = stats.into_iter().map(|stat| stat.map(|stat| self.stat(seen, stat)));

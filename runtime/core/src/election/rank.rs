@@ -41,6 +41,7 @@ impl Election {
         };
         let ahead = made.into_iter().filter(|(made, _)| *made < own).max_by_key(|(made, _)| *made);
         let ahead = ahead.map(|(made, one)| (one.name, Some(made)));
-        self.behind(cx, ahead.or_else(|| nearest.map(|nearest| (nearest.name, None))));
+        // Names come again there, so that one which is gone now proves nothing.
+        self.behind(cx, ahead.or_else(|| nearest.map(|nearest| (nearest.name, None))), Vec::new());
     }
 }

@@ -11,6 +11,7 @@ use super::{Around, Purpose, Rollouts};
 use crate::config::Safeguard;
 use crate::id::NodeId;
 use crate::link::Cx;
+use crate::registry::Registration;
 use crate::release::{Document, Phase, Report, Rollout, next_wave};
 use crate::request::{Op, Reply, Request, RequestError};
 use crate::time::Moment;
@@ -122,7 +123,8 @@ impl Rollouts {
         // Without the members a node that does not report (yet) would not be waited for.
         let (Some(seen), Some(members)) = (conductor.seen.take(), around.members) else { return };
         let me = self.me.clone();
-        let existing: BTreeSet<NodeId> = seen.into_iter().chain(members.keys().cloned()).chain([me]).collect();
+        let existing: BTreeSet<NodeId> =
+            seen.into_iter().chain(members.iter().map(Registration::id)).chain([me]).collect();
         let Some(next) = self.next(cx.now, &document, rollout, &existing) else { return };
         let set = Op::Set { path: self.path.clone(), data: next.encode().into(), version: Some(version) };
         let [own, epoch] = fence.clone();

@@ -176,6 +176,12 @@ impl World {
         self.create(path, data.into(), Some(SessionId(8))).unwrap();
     }
 
+    /// Who watches the list of members is told that it has changed.
+    pub fn members_changed(&mut self, group: &str) {
+        let tag = self.watched.remove(&format!("/bw/{group}/service_registry")).unwrap();
+        self.session(SessionEvent::Fired { tag });
+    }
+
     /// Another node joins, under this name.
     pub fn add_candidate(&mut self, group: &str, name: &str) {
         self.zxid += 1;
@@ -264,7 +270,7 @@ impl World {
                 Event::Session { generation, event: SessionEvent::Opened { session: SESSION, timeout } }
             }
             Command::Submit { generation, tag, request } => {
-                if let Request::Get { path, watch: true } = &request {
+                if let Request::Get { path, watch: true } | Request::List { path, watch: true } = &request {
                     self.watched.insert(path.clone(), tag);
                 }
                 let result = self.serve(request);
@@ -318,6 +324,10 @@ impl World {
             Request::Get { path, .. } => {
                 let found = self.tree.get(&path).ok_or(RequestError::NoNode)?;
                 Ok(Reply::Data { data: found.data.clone(), stat: found.stat })
+            }
+            Request::GetAll { paths } => {
+                let found = paths.iter().map(|path| self.tree.get(path).map(|found| (found.data.clone(), found.stat)));
+                Ok(Reply::Found(found.collect()))
             }
             Request::List { path, .. } => {
                 let prefix = format!("{path}/");

@@ -1,0 +1,142 @@
+//! What a change of leader costs, in requests, and that nothing is taken for granted to save one.
+#![allow(clippy::unwrap_used, reason = "helpers of tests")]
+
+#[allow(dead_code, reason = "each file of tests uses a part of it")]
+mod scripted;
+
+use bellwether_core::command::Command;
+use bellwether_core::event::{Ask, Asker, Event};
+use bellwether_core::id::{GroupName, RequestId};
+use bellwether_core::request::{Op, Request};
+use bellwether_core::status::Role;
+use scripted::World;
+
+/// A candidate's name.
+fn named(id: &str, counter: usize) -> String {
+    format!("{id}-{}-n_{counter:010}", "1".repeat(32))
+}
+
+/// A node behind these.
+fn behind(others: &[&str]) -> World {
+    let mut world = World::stopped(&["g"]);
+    for (n, other) in others.iter().enumerate() {
+        world.add_candidate("g", &named(other, n));
+    }
+    world.event(Event::Tick);
+    assert_eq!(world.role("g").0, Role::Worker);
+    world.log.clear();
+    world
+}
+
+/// What it has asked for since, in order.
+fn requests(world: &World) -> Vec<&Request> {
+    let submitted = world.log.iter().filter_map(|command| match command {
+        Command::Submit { request, .. } => Some(request),
+        _ => None,
+    });
+    submitted.collect()
+}
+
+fn claims(request: &Request) -> bool {
+    matches!(request, Request::Multi(ops) if ops.iter().any(|op| matches!(op, Op::Set { path, .. } if path == "/bw/g/epoch")))
+}
+
+fn lists(request: &Request) -> bool {
+    matches!(request, Request::List { path, .. } if path == "/bw/g/election")
+}
+
+#[test]
+fn whoever_had_few_before_it_claims_without_another_look_and_proves_that_they_are_gone() {
+    for others in [&["b"][..], &["b", "c", "d"]] {
+        let mut world = behind(others);
+        // Only one of them is watched.
+        let (last, rest) = others.split_last().unwrap();
+        rest.iter().for_each(|other| world.remove_candidate("g", &format!("{other}-")));
+        assert_eq!(world.log, [], "nobody is woken by the others");
+        world.remove_candidate("g", &format!("{last}-"));
+        let requests = requests(&world);
+        assert!(claims(requests[0]), "{requests:#?}");
+        let Request::Multi(ops) = requests[0] else { unreachable!() };
+        for (n, other) in others.iter().enumerate() {
+            let made = format!("/bw/g/election/{}", named(other, n));
+            assert!(ops.iter().any(|op| matches!(op, Op::Create { path, .. } if *path == made)), "{ops:#?}");
+        }
+        assert!(!requests.iter().any(|request| lists(request)), "{requests:#?}");
+        assert_eq!((world.role("g").0, world.candidates("g")), (Role::Leader, 1), "what the proof makes does not stay");
+    }
+}
+
+#[test]
+fn a_watch_that_fired_although_somebody_is_before_us_leads_to_no_epoch() {
+    let comes_back: fn(&mut World) = |world| world.replace_candidate("g", &named("b", 0));
+    let another_leads: fn(&mut World) = |world| world.remove_candidate("g", "c-");
+    for (others, what) in [(&["b"][..], comes_back), (&["b", "c"], another_leads)] {
+        let mut world = behind(others);
+        let epoch = world.data("/bw/g/epoch");
+        what(&mut world);
+        let requests = requests(&world);
+        assert!(claims(requests[0]) && requests.iter().any(|request| lists(request)), "{requests:#?}");
+        assert_eq!(world.role("g").0, Role::Worker);
+        assert_eq!(world.data("/bw/g/epoch"), epoch);
+        // It watches again.
+        world.remove_candidate("g", "b-");
+        assert_eq!(world.role("g").0, Role::Leader);
+    }
+}
+
+#[test]
+fn whoever_is_further_behind_looks_before_it_claims() {
+    let others = ["b", "c", "d", "e"];
+    let mut world = behind(&others);
+    others.iter().for_each(|other| world.remove_candidate("g", &format!("{other}-")));
+    let requests = requests(&world);
+    let first = requests.iter().position(|request| claims(request)).unwrap();
+    assert!(requests[..first].iter().any(|request| lists(request)), "{requests:#?}");
+    assert_eq!(world.role("g").0, Role::Leader);
+}
+
+#[test]
+fn a_leader_that_has_resigned_joins_again_without_a_survey() {
+    let mut world = World::leading(&["g"]);
+    world.add_candidate("g", &named("b", 9));
+    let ask = Event::Ask {
+        group: GroupName::new("g").unwrap(),
+        request: RequestId(1),
+        asker: Asker::Operator,
+        ask: Ask::Resign,
+    };
+    world.event(ask);
+    let requests = requests(&world);
+    assert!(
+        matches!(requests[0], Request::Delete { .. }) && matches!(requests[1], Request::Create { .. }),
+        "{requests:#?}"
+    );
+    let syncs = requests.iter().filter(|request| matches!(request, Request::Sync { .. })).count();
+    assert_eq!(syncs, 1, "the epoch is read once: {requests:#?}");
+    assert_eq!(world.role("g").0, Role::Worker);
+}
+
+#[test]
+fn a_new_leader_reads_the_members_at_once_and_a_newcomer_with_the_list() {
+    let mut world = behind(&["b"]);
+    for n in 1000..1300 {
+        world.add_member_as("g", &format!("w{n}"), &format!("m_{n:010}"));
+    }
+    world.remove_candidate("g", "b-");
+    let reads = |world: &World| {
+        let paths = requests(world).into_iter().filter_map(|request| match request {
+            Request::GetAll { paths } => Some(paths.len()),
+            _ => None,
+        });
+        paths.collect::<Vec<_>>()
+    };
+    assert_eq!(reads(&world), [256, 44]);
+    assert_eq!(world.status("g").members.unwrap().len(), 300);
+    world.log.clear();
+    world.add_member_as("g", "w1300", "m_0000001300");
+    world.members_changed("g");
+    let asked = requests(&world);
+    assert!(matches!(asked[0], Request::List { watch: true, .. }), "{asked:#?}");
+    assert_eq!(reads(&world), [1], "its name was guessed: {asked:#?}");
+    assert_eq!(world.status("g").members.unwrap().len(), 301);
+}
