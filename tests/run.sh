@@ -45,6 +45,17 @@ run() {
     fi
 }
 
+# example WHAT SCRIPT : runs one whose own checks say whether it went well.
+example() {
+    say "$1"
+    if "$2" </dev/null; then
+        passed=$((passed + 1))
+    else
+        failed=$((failed + 1))
+        problems+=("$1")
+    fi
+}
+
 need_rust
 need_command jq jq
 if [ "$filter" != quickstart ]; then
@@ -62,20 +73,10 @@ if [ "$filter" != quickstart ]; then
     run "the guests' own logic" env CARGO_TARGET_DIR="$root/guests/target" \
         cargo test --locked --manifest-path guests/Cargo.toml -p wordcount-common -p shards --no-fail-fast -- ${filter:+"$filter"}
 fi
-# example WHAT SCRIPT : runs one whose own checks say whether it went well.
-example() {
-    say "$1"
-    if "$2" </dev/null; then
-        passed=$((passed + 1))
-    else
-        failed=$((failed + 1))
-        problems+=("$1")
-    fi
-}
 for script in examples/*/run.sh; do
     name=$(basename "$(dirname "$script")")
     # With the binary that the tests were run with.
-    [[ $name != *"$filter"* || $filter == quickstart ]] || BELLWETHER_TEST_BINARY=${CARGO_TARGET_DIR:-$root/target}/debug/bellwether example "the example $name" "$script"
+    [[ $name != *"$filter"* ]] || BELLWETHER_TEST_BINARY=${CARGO_TARGET_DIR:-$root/target}/debug/bellwether example "the example $name" "$script"
 done
 [[ quickstart != *"$filter"* ]] || example "the quickstart" examples/quickstart.sh
 

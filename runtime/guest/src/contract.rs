@@ -125,7 +125,7 @@ impl Contract {
                     Some(ComponentItem::ComponentFunc(func)) => Signature::offered(&func),
                     _ => {
                         problems
-                            .push(format!("`{name}` lacks the function `{function}`: the contract wants `{wanted}`"));
+                            .push(format!("`{name}` lacks the function `{function}`: the contract wants `{wanted}`; build it against the `wit` folder of this runtime"));
                         continue;
                     }
                 };

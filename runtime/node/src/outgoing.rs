@@ -5,6 +5,7 @@ use std::error::Error;
 use std::net::IpAddr;
 use std::time::Duration;
 
+use bellwether_guest::grants::Origin;
 use bellwether_guest::host::{HttpError, HttpRequest};
 use bellwether_source::{BadAuthorities, tls_client};
 use bytes::{Bytes, BytesMut};
@@ -16,7 +17,7 @@ use tokio_rustls::rustls;
 const CONNECT: Duration = Duration::from_secs(10);
 
 /// A client that sends each request once, to where it says and nowhere else. Cheap to clone.
-#[derive(Clone)]
+#[derive(Debug, Clone)]
 pub(crate) struct Outgoing {
     /// By way of the proxies that the environment names.
     far: Client,
@@ -47,7 +48,13 @@ impl Outgoing {
 
     pub async fn send(&self, asked: HttpRequest) -> Result<http::Response<Bytes>, HttpError> {
         let HttpRequest { request, first_byte, between_bytes, most } = asked;
+        let origin = Origin::of(request.uri());
         let request = Request::try_from(request).map_err(|error| HttpError::Other(error.to_string()))?;
+        // Two libraries have read this address, one to judge it and one to follow it: they must have read the same.
+        let read = request.url().origin().ascii_serialization().parse::<Origin>();
+        if origin.is_err() || origin != read {
+            return Err(HttpError::Other("its address can be read in two ways".into()));
+        }
         let host = request.url().host_str().unwrap_or_default().trim_matches(['[', ']']);
         let near = host == "localhost" || host.parse::<IpAddr>().is_ok_and(|address| address.is_loopback());
         let sending = if near { &self.near } else { &self.far }.execute(request);
@@ -102,4 +109,23 @@ fn reason(error: &reqwest::Error) -> HttpError {
         return HttpError::TimedOut;
     }
     HttpError::Other(innermost.map_or_else(|| "the request failed".to_owned(), ToString::to_string))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn an_address_that_can_be_read_in_two_ways_goes_nowhere() -> Result<(), Box<dyn Error>> {
+        let outgoing = Outgoing::new()?;
+        let uri = http::Uri::builder().scheme("http").authority("hooks.example").path_and_query(".evil.example/");
+        // A library that takes no such path does as well.
+        let Ok(uri) = uri.build() else { return Ok(()) };
+        let request = http::Request::builder().uri(uri).body(Bytes::new())?;
+        let patience = Duration::from_secs(5);
+        let asked = HttpRequest { request, first_byte: patience, between_bytes: patience, most: 1 };
+        let answer = outgoing.send(asked).await;
+        assert!(matches!(answer, Err(HttpError::Other(ref why)) if why.contains("two ways")), "{answer:?}");
+        Ok(())
+    }
 }
