@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 
 use anyhow::{Context, Result, ensure};
-use bellwether_tests::cluster::{Cluster, Node};
+use bellwether_tests::cluster::{Cluster, Line, Node};
 use bellwether_tests::guests::guest;
 use bellwether_tests::zookeeper::Server;
 use rustls::pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
@@ -182,5 +182,22 @@ fn who_does_not_lead_any_more_sends_nothing() -> Result<()> {
     let demoted = node.wait_log(0, "on-demoted", |line| line.guest("on-demoted").is_some())?;
     ensure!(demoted.guest("on-demoted").is_some_and(|said| said.contains("not-leader")), "{demoted:?}");
     ensure!(web.heard().iter().all(|line| !line.contains("/late")), "{:#?}", web.heard());
+    Ok(())
+}
+
+#[test]
+fn a_task_may_send_requests_on_a_node_that_does_not_lead() -> Result<()> {
+    let zookeeper = Server::start()?;
+    let web = Web::start()?;
+    let at = format!("http://{}", web.address);
+    let cluster = Cluster::builder(zookeeper.address())
+        .nodes(2)
+        .group("g", guest("caller"), &group(&format!("each PUT {at}/ok by-a-worker"), &at, ""))
+        .start()?;
+    cluster.wait_ready()?;
+    let leader = cluster.wait_leader("g")?;
+    let done = |line: &Line| line.guest("on-tick").is_some_and(|said| said.contains("Ok(\"200 fine\")"));
+    cluster.node(leader).wait_log(0, "an answer", done)?;
+    ensure!(web.heard().iter().all(|line| line.ends_with("caller by-a-worker")), "{:#?}", web.heard());
     Ok(())
 }

@@ -1,11 +1,12 @@
 //! A guest that sends HTTP requests as it is told: `METHOD URL [BODY]`, in tasks, and at each tick by the setting `on-tick`. The
-//! answer is the status and the body.
+//! answer is the status and the body. `each ORDER` has every member do it, in a task.
 #![cfg(target_arch = "wasm32")]
 
 wit_bindgen::generate!({ world: "stateful-service", path: "../../../wit", generate_all });
 
 use std::time::Duration;
 
+use bellwether::runtime::{cluster, workers};
 use exports::bellwether::runtime::{handover, lifecycle, ticker, worker};
 use wasi::config::store;
 use wasi::logging::logging::{Level, log};
@@ -13,6 +14,14 @@ use wasi::logging::logging::{Level, log};
 struct Caller;
 
 fn act(order: &str) -> Result<String, String> {
+    if let Some(order) = order.strip_prefix("each ") {
+        let assignment = |to: cluster::Member| workers::Assignment { to: to.id, payload: order.as_bytes().to_vec() };
+        let answers = workers::scatter(&cluster::members().into_iter().map(assignment).collect::<Vec<_>>(), 2_000);
+        return Ok(answers
+            .iter()
+            .map(|answer| format!("{:?}; ", answer.as_ref().map(|it| String::from_utf8_lossy(it))))
+            .collect());
+    }
     let mut words = order.splitn(3, ' ');
     let (Some(method), Some(url)) = (words.next(), words.next()) else {
         return Err(format!("not an order: {order:?}"));
