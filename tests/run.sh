@@ -4,7 +4,7 @@
 #   tests/run.sh [FILTER]
 #
 # Installs, if missing: Rust's target wasm32-wasip2 (by rustup) and the packages zookeeper, libcurator-recipes-java,
-# iproute2, iptables, libfaketime, docker-registry, jq and a JDK (by apt-get, as root or by sudo), and what the guests in other languages than Rust need: see
+# iproute2, iptables, libfaketime, docker-registry, jq, python3 and a JDK (by apt-get, as root or by sudo), and what the guests in other languages than Rust need: see
 # guests/*/build.sh. Prints a summary and fails if anything did.
 set -euo pipefail
 
@@ -45,6 +45,17 @@ run() {
     fi
 }
 
+# example WHAT SCRIPT : runs one whose own checks say whether it went well.
+example() {
+    say "$1"
+    if "$2" </dev/null; then
+        passed=$((passed + 1))
+    else
+        failed=$((failed + 1))
+        problems+=("$1")
+    fi
+}
+
 need_rust
 need_command jq jq
 if [ "$filter" != quickstart ]; then
@@ -60,17 +71,14 @@ if [ "$filter" != quickstart ]; then
     export BELLWETHER_TEST_GUESTS=prebuilt
     run "the runtime" cargo test --locked --workspace --no-fail-fast -- ${filter:+"$filter"}
     run "the guests' own logic" env CARGO_TARGET_DIR="$root/guests/target" \
-        cargo test --locked --manifest-path guests/Cargo.toml -p wordcount-common --no-fail-fast -- ${filter:+"$filter"}
+        cargo test --locked --manifest-path guests/Cargo.toml -p wordcount-common -p shards --no-fail-fast -- ${filter:+"$filter"}
 fi
-if [[ quickstart == *"$filter"* ]]; then
-    say "the quickstart"
-    if examples/quickstart.sh </dev/null; then
-        passed=$((passed + 1))
-    else
-        failed=$((failed + 1))
-        problems+=("the quickstart")
-    fi
-fi
+for script in examples/*/run.sh; do
+    name=$(basename "$(dirname "$script")")
+    # With the binary that the tests were run with.
+    [[ $name != *"$filter"* ]] || BELLWETHER_TEST_BINARY=${CARGO_TARGET_DIR:-$root/target}/debug/bellwether example "the example $name" "$script"
+done
+[[ quickstart != *"$filter"* ]] || example "the quickstart" examples/quickstart.sh
 
 say "summary"
 for problem in ${problems[@]+"${problems[@]}"}; do

@@ -3,17 +3,21 @@
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::time::Instant;
 use wasmtime::ResourceLimiter;
 use wasmtime::component::ResourceTable;
 use wasmtime_wasi::sockets::SocketAddrUse;
 use wasmtime_wasi::{FsPerms, WasiCtx, WasiCtxView, WasiView};
+use wasmtime_wasi_http::{WasiHttpCtx, WasiHttpCtxView, WasiHttpView};
 
 use crate::grants::{FileMode, Grants};
-use crate::host::Host;
+use crate::host::{Host, LogLevel};
+use crate::http::Outgoing;
 use crate::limits::Limits;
 use crate::output::{Channel, Output, Stream};
+use crate::settings::Settings;
 
 /// Handles (files, sockets, streams) that one instance may hold at once.
 const HANDLES: usize = 4_096;
@@ -26,7 +30,7 @@ pub(crate) struct OverLimit(pub(crate) String);
 /// The data of a store.
 pub(crate) struct Ctx {
     pub(crate) host: Arc<dyn Host>,
-    pub(crate) config: Arc<BTreeMap<String, String>>,
+    pub(crate) settings: Settings,
     pub(crate) limits: Arc<Limits>,
     pub(crate) output: Output,
     pub(crate) meter: Meter,
@@ -34,6 +38,8 @@ pub(crate) struct Ctx {
     pub(crate) deadline: Instant,
     host_calls: u64,
     wasi: WasiCtx,
+    http: WasiHttpCtx,
+    outgoing: Outgoing,
     table: ResourceTable,
 }
 
@@ -46,17 +52,20 @@ impl Ctx {
     ) -> Result<Self, String> {
         let output = Output::new(Arc::clone(&host), grants.logging, limits.log_bytes);
         let wasi = wasi(grants, &output)?;
+        let outgoing = Outgoing::new(Arc::clone(&host), &grants.http, output.clone(), limits.message_bytes);
         let mut table = ResourceTable::new();
         table.set_max_capacity(HANDLES);
         Ok(Self {
             host,
-            config: Arc::clone(config),
+            settings: Settings::new(config),
             limits: Arc::clone(limits),
             output,
             meter: Meter::new(limits),
             deadline: Instant::now(),
             host_calls: 0,
             wasi,
+            http: WasiHttpCtx::new(),
+            outgoing,
             table,
         })
     }
@@ -64,8 +73,22 @@ impl Ctx {
     /// A call begins.
     pub(crate) fn begin(&mut self, deadline: Instant) {
         self.deadline = deadline;
+        self.outgoing.deadline = deadline;
         self.host_calls = 0;
         self.output.begin();
+    }
+
+    /// A call has ended.
+    pub(crate) fn end(&mut self) {
+        for (level, message) in self.settings.findings() {
+            self.output.message(level, "runtime", &message);
+        }
+        self.output.end();
+    }
+
+    /// Tells whoever wrote the guest what an error that it gets cannot say: what to do about it.
+    pub(crate) fn advise(&self, message: &str) {
+        self.output.message(LogLevel::Warn, "runtime", message);
     }
 
     /// Counts a call of the contract's imports.
@@ -91,6 +114,21 @@ impl WasiView for Ctx {
         self.host_calls = self.host_calls.saturating_add(1);
         WasiCtxView { ctx: &mut self.wasi, table: &mut self.table }
     }
+}
+
+impl WasiHttpView for Ctx {
+    fn http(&mut self) -> WasiHttpCtxView<'_> {
+        self.host_calls = self.host_calls.saturating_add(1);
+        WasiHttpCtxView { ctx: &mut self.http, table: &mut self.table, hooks: &mut self.outgoing }
+    }
+}
+
+/// The time that something which the guest waits for has: what it asks for, and never so much that the guest cannot hear of the
+/// time-out before its own budget ends.
+pub(crate) fn allowance(asked: Duration, deadline: Instant) -> Duration {
+    let left = deadline.saturating_duration_since(Instant::now());
+    let margin = (left / 10).min(Duration::from_millis(50));
+    asked.min(left.saturating_sub(margin))
 }
 
 fn wasi(grants: &Grants, output: &Output) -> Result<WasiCtx, String> {

@@ -23,13 +23,16 @@ pub(crate) struct Contract {
 /// The interfaces of WASI 0.2 that are there for every guest. They reach nothing by themselves: what a file, network or
 /// environment call finds is a matter of the grants.
 const WASI: [(&str, &str); 6] = [
-    ("wasi:cli/", "always (arguments and environment are empty without `env` under [group.grants])"),
+    ("wasi:cli/", "always; there are no arguments, and no variables without `env` under [group.grants]"),
     ("wasi:clocks/", "always"),
-    ("wasi:filesystem/", "always (reaches nothing without `folders` under [group.grants])"),
+    ("wasi:filesystem/", "always; reaches nothing without `folders` under [group.grants]"),
     ("wasi:io/", "always"),
     ("wasi:random/", "always"),
-    ("wasi:sockets/", "always (reaches nothing without `connect` under [group.grants])"),
+    ("wasi:sockets/", "always; reaches nothing without `connect` under [group.grants]"),
 ];
+
+/// What of `wasi:http` is there for those whom the manifest grants it.
+const HTTP: [&str; 2] = ["wasi:http/outgoing-handler", "wasi:http/types"];
 
 /// A name such as `bellwether:runtime/lifecycle@0.1.0`, taken apart.
 fn split(name: &str) -> (&str, Option<&str>) {
@@ -94,7 +97,7 @@ impl Contract {
     }
 
     /// Compares what a component exports. Every problem is found, not only the first.
-    pub(crate) fn check_exports(&self, engine: &Engine, ty: &types::Component) -> Result<Exports, Vec<String>> {
+    pub(crate) fn check_exports(&self, engine: &Engine, ty: &types::Component) -> (Exports, Vec<String>) {
         let mut problems = Vec::new();
         let mut exports = Exports::default();
         for (wanted, functions) in &self.exports {
@@ -122,7 +125,7 @@ impl Contract {
                     Some(ComponentItem::ComponentFunc(func)) => Signature::offered(&func),
                     _ => {
                         problems
-                            .push(format!("`{name}` lacks the function `{function}`: the contract wants `{wanted}`"));
+                            .push(format!("`{name}` lacks the function `{function}`: the contract wants `{wanted}`; build it against the `wit` folder of this runtime"));
                         continue;
                     }
                 };
@@ -134,7 +137,7 @@ impl Contract {
                 }
             }
         }
-        if problems.is_empty() { Ok(exports) } else { Err(problems) }
+        (exports, problems)
     }
 
     fn find(
@@ -180,6 +183,10 @@ impl Contract {
                     Source::Nowhere(format!("imports `{name}`: this runtime offers WASI 0.2"))
                 };
                 sources.push((name.to_owned(), source));
+                continue;
+            }
+            if HTTP.contains(&interface) && compatible(version, Some("0.2.0")) {
+                sources.push((name.to_owned(), Source::Grant("http = [\"https://…\"]")));
                 continue;
             }
             let known = self.imports.iter().find(|(known, _)| split(known).0 == interface);
@@ -240,6 +247,9 @@ fn source_of(interface: &str) -> Source {
 
 /// Whether the manifest grants the contract's interface of this full name.
 pub(crate) fn granted(grants: &Grants, import: &str) -> bool {
+    if HTTP.contains(&split(import).0) {
+        return !grants.http.is_empty();
+    }
     match short(import) {
         "workers" => grants.workers,
         "state" => grants.state != StateGrant::None,

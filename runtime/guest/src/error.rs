@@ -1,6 +1,10 @@
 //! How loading a guest fails.
 
+use std::sync::Arc;
+
 use bellwether_core::callback::{PrepareFailure, Step};
+
+use crate::findings::Findings;
 
 /// Why the engine could not be made.
 #[derive(Debug, thiserror::Error)]
@@ -29,11 +33,13 @@ pub struct LoadError {
     pub step: Step,
     /// What happened and what to do; several problems stand on a line each.
     pub reason: String,
+    /// What it is, if it could be read that far.
+    pub findings: Option<Arc<Findings>>,
 }
 
 impl LoadError {
     pub(crate) fn new(step: Step, reason: impl Into<String>) -> Self {
-        Self { step, reason: reason.into() }
+        Self { step, reason: reason.into(), findings: None }
     }
 
     /// One message out of all that is wrong.

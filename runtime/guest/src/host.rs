@@ -48,6 +48,45 @@ pub struct Assignment {
     pub payload: Bytes,
 }
 
+/// A request to the outside, as the guest has finished it.
+#[derive(Debug)]
+pub struct HttpRequest {
+    /// The request; its origin is one that is granted.
+    pub request: http::Request<Bytes>,
+    /// How long the answer may keep one waiting until it begins.
+    pub first_byte: Duration,
+    /// How long it may be silent after that.
+    pub between_bytes: Duration,
+    /// The longest answer, in bytes.
+    pub most: u64,
+}
+
+/// Why a request to the outside has no answer.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum HttpError {
+    /// This node does not lead: nothing was sent, or what became of it is not known if leadership ended meanwhile.
+    #[error("not-leader: this node does not lead (any more)")]
+    NotLeader,
+    /// Nobody knows the server's name.
+    #[error("the server's name is not known: {0}")]
+    UnknownHost(String),
+    /// Nobody listens there.
+    #[error("connection refused")]
+    Refused,
+    /// No trust in the server.
+    #[error("TLS: {0}")]
+    Tls(String),
+    /// No answer in time.
+    #[error("no answer in time")]
+    TimedOut,
+    /// The answer is larger than so many bytes.
+    #[error("the answer is larger than {0} bytes")]
+    TooLarge(u64),
+    /// Anything else.
+    #[error("{0}")]
+    Other(String),
+}
+
 /// The node, as an instance of a guest sees it: one object an instance, so that the node knows who asks. Whether this
 /// instance may act as the leader is the node's to decide, at each call. Futures may be dropped at any time.
 pub trait Host: Send + Sync + 'static {
@@ -65,6 +104,12 @@ pub trait Host: Send + Sync + 'static {
     fn send(&self, assignment: Assignment, timeout: Duration) -> BoxFuture<'_, Result<Bytes, WorkError>>;
     /// Reads or writes the group's state. Returns `NotLeader` at once when leadership ends and the call needs it.
     fn state(&self, op: StateOp) -> BoxFuture<'_, Result<StateReply, StateError>>;
+    /// Sends a request to an origin that is granted, and takes in the whole answer; follows no redirect. Returns `NotLeader` at
+    /// once when leadership ends and the instance needs it.
+    fn http(&self, request: HttpRequest) -> BoxFuture<'_, Result<http::Response<Bytes>, HttpError>> {
+        drop(request);
+        Box::pin(std::future::ready(Err(HttpError::Other("this host sends no requests".into()))))
+    }
     /// Takes one log line of the guest (also its stdout and stderr, line by line).
     fn log(&self, level: LogLevel, context: &str, message: &str);
 }

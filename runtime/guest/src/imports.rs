@@ -13,7 +13,7 @@ use tokio::time::Instant;
 use crate::bindings::bellwether::runtime::{cluster, state, types, workers};
 use crate::bindings::wasi::config::store;
 use crate::bindings::wasi::logging::logging;
-use crate::context::Ctx;
+use crate::context::{Ctx, allowance, bytes};
 use crate::convert;
 use crate::host::{Assignment, Host, LogLevel};
 
@@ -49,14 +49,6 @@ impl cluster::Host for Ctx {
     }
 }
 
-/// The time that a piece of work has: what the guest asks for, and never so much that the guest cannot hear of the
-/// time-out before its own budget ends.
-fn allowance(asked_ms: u32, deadline: Instant) -> Duration {
-    let left = deadline.saturating_duration_since(Instant::now());
-    let margin = (left / 10).min(Duration::from_millis(50));
-    Duration::from_millis(asked_ms.into()).min(left.saturating_sub(margin))
-}
-
 /// Sends one piece; the answer is within the limit and in time.
 async fn send(host: &dyn Host, to: String, payload: Vec<u8>, until: Instant, limit: u64) -> Result<Bytes, WorkError> {
     if payload.len() as u64 > limit {
@@ -84,8 +76,12 @@ impl workers::Host for Ctx {
         timeout_ms: u32,
     ) -> wasmtime::Result<Result<Vec<u8>, workers::Error>> {
         self.count()?;
-        let until = Instant::now() + allowance(timeout_ms, self.deadline);
+        let until = Instant::now() + allowance(Duration::from_millis(timeout_ms.into()), self.deadline);
+        let size = payload.len() as u64;
         let answer = send(self.host.as_ref(), to, payload, until, self.limits.message_bytes).await;
+        if answer == Err(WorkError::TooLarge(self.limits.message_bytes)) {
+            self.explain_size(size);
+        }
         Ok(answer.map(Vec::from).map_err(Into::into))
     }
 
@@ -95,7 +91,8 @@ impl workers::Host for Ctx {
         timeout_ms: u32,
     ) -> wasmtime::Result<Vec<Result<Vec<u8>, workers::Error>>> {
         self.count()?;
-        let until = Instant::now() + allowance(timeout_ms, self.deadline);
+        let until = Instant::now() + allowance(Duration::from_millis(timeout_ms.into()), self.deadline);
+        let largest = assignments.iter().map(|assignment| assignment.payload.len() as u64).max().unwrap_or_default();
         let limit = self.limits.message_bytes;
         let host = &self.host;
         let answers = futures::stream::iter(assignments.into_iter().enumerate()).map(|(index, assignment)| {
@@ -106,7 +103,7 @@ impl workers::Host for Ctx {
         let mut answers: Vec<_> = answers.buffer_unordered(SCATTER).collect().await;
         answers.sort_unstable_by_key(|(index, _)| *index);
         let mut room = limit;
-        Ok(answers
+        let answers: Vec<Result<Vec<u8>, WorkError>> = answers
             .into_iter()
             .map(|(_, answer)| {
                 let answer = answer?;
@@ -114,8 +111,11 @@ impl workers::Host for Ctx {
                 room = room.checked_sub(answer.len() as u64).ok_or(WorkError::TooLarge(limit))?;
                 Ok(Vec::from(answer))
             })
-            .map(|answer: Result<_, WorkError>| answer.map_err(Into::into))
-            .collect())
+            .collect();
+        if answers.contains(&Err(WorkError::TooLarge(limit))) {
+            self.explain_size(largest);
+        }
+        Ok(answers.into_iter().map(|answer| answer.map_err(Into::into)).collect())
     }
 }
 
@@ -125,12 +125,36 @@ fn unexpected(reply: &StateReply) -> state::Error {
 }
 
 impl Ctx {
+    /// Says which side of a piece of work was too large, when the largest payload had so many bytes.
+    fn explain_size(&self, payload: u64) {
+        let limit = bytes(self.limits.message_bytes);
+        if payload > self.limits.message_bytes {
+            self.advise(&format!(
+                "a payload of {} was not sent: `message` under [group.limits] allows {limit}; send it in pieces, or raise the \
+                 limit on every node",
+                bytes(payload)
+            ));
+        } else {
+            self.advise(&format!(
+                "an answer was left out: the answers to one call have at most {limit}, all together (`message` under \
+                 [group.limits]); ask for less at once, or raise the limit"
+            ));
+        }
+    }
+
     async fn state_op(&mut self, op: StateOp) -> wasmtime::Result<Result<StateReply, state::Error>> {
         self.count()?;
+        let size = if let StateOp::Put { value, .. } = &op { value.len() } else { 0 };
         let answer = match tokio::time::timeout_at(self.deadline, self.host.state(op)).await {
             Ok(answer) => answer,
             Err(_) => Err(StateError::Unavailable("no answer within the budget of this call".into())),
         };
+        if let Err(StateError::TooLarge(most)) = &answer {
+            self.advise(&format!(
+                "a value of {size} bytes was not written to the state: a value has at most {most}; spread it over several keys, or \
+                 keep the data elsewhere and its address here"
+            ));
+        }
         Ok(answer.map_err(Into::into))
     }
 
@@ -190,12 +214,12 @@ impl state::Host for Ctx {
 impl store::Host for Ctx {
     async fn get(&mut self, key: String) -> wasmtime::Result<Result<Option<String>, store::Error>> {
         self.count()?;
-        Ok(Ok(self.config.get(&key).cloned()))
+        Ok(Ok(self.settings.get(key)))
     }
 
     async fn get_all(&mut self) -> wasmtime::Result<Result<Vec<(String, String)>, store::Error>> {
         self.count()?;
-        Ok(Ok(self.config.iter().map(|(key, value)| (key.clone(), value.clone())).collect()))
+        Ok(Ok(self.settings.all()))
     }
 }
 

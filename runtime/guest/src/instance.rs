@@ -244,7 +244,7 @@ async fn prepare(
         Loaded::load(&release.indices, &mut store, &instance)
     };
     let result = bounded(made, deadline, stopped, ready.closed()).await;
-    store.data().output.end();
+    store.data_mut().end();
     let budget_ms = millis(budget);
     let reason = match result {
         Ok(Ok(exports)) => return Ok(Guest { store, exports }),
@@ -284,8 +284,8 @@ impl Guest {
         let deadline = begin(&mut self.store, budget);
         let call = self.exports.call(&mut self.store, &work);
         let result = bounded(call, deadline, stopped, abandoned).await;
+        self.store.data_mut().end();
         let ctx = self.store.data();
-        ctx.output.end();
         let budget_ms = millis(budget);
         match result {
             Ok(Ok(Ok(outcome))) => self.within_limits(outcome),

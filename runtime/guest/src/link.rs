@@ -124,6 +124,9 @@ fn linker(component: &Component, grants: &Grants) -> wasmtime::Result<Linker<Ctx
     if granted(grants, "state") {
         state::add_to_linker::<_, HasSelf<Ctx>>(&mut linker, ctx)?;
     }
+    if !grants.http.is_empty() {
+        wasmtime_wasi_http::p2::add_only_http_to_linker_async(&mut linker)?;
+    }
     if granted(grants, "logging") {
         logging::logging::add_to_linker::<_, HasSelf<Ctx>>(&mut linker, ctx)?;
     }

@@ -24,7 +24,8 @@ pub(crate) fn failure(error: &wasmtime::Error, ctx: &Ctx, budget_ms: u64) -> Cal
     if root.contains("too much data is being copied") || root.contains("hostcall fuel") {
         let limit = bytes(ctx.limits.message_bytes);
         return CallFailure::OverLimit(format!(
-            "far more than {limit} in one call between guest and host (`message` under [group.limits])"
+            "far more than {limit} in one call between guest and host, which is what `message` under [group.limits] allows: send it in \
+             pieces, or raise the limit"
         ));
     }
     if matches!(error.downcast_ref::<Trap>(), Some(Trap::Interrupt)) {

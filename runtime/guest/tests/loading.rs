@@ -129,7 +129,7 @@ async fn every_import_that_is_missing_is_named_with_the_setting_that_grants_it()
     }
     let strange = renamed(guest_bytes("probe"), "wasi:config/store@0.2.0-rc.1", "some:config/thing@0.2.0-rc.1");
     let component = engine().compile(strange.into()).await.expect("it fits otherwise");
-    let problems = component.describe().problems;
+    let problems = component.findings().obstacles(None, &Limits::default());
     assert_eq!(problems.len(), 1, "{problems:?}");
     let error = component.link(&Grants::default(), &Limits::default(), config(&[])).expect_err("not to be had");
     assert!(
@@ -146,7 +146,13 @@ async fn a_component_can_be_described() {
     assert_eq!(description.digest, component.digest());
     assert_eq!(description.digest.len(), 64);
     assert_eq!(description.size, guest_bytes("probe").len());
-    assert!(description.problems.is_empty(), "{:?}", description.problems);
+    assert_eq!(component.findings().obstacles(Some(&Grants::default()), &Limits::default()), [""; 0]);
+    let small = Limits { memory_bytes: 64 << 10, table_elements: 1, ..Limits::default() };
+    let beyond = component.findings().obstacles(None, &small);
+    assert_eq!(beyond.len(), 2, "{beyond:?}");
+    assert!(beyond[0].contains("`memory` under [group.limits] allows 64 KiB"), "{beyond:?}");
+    let error = component.link(&Grants::default(), &small, config(&[])).expect_err("it takes too much");
+    assert!(error.reason.contains(&beyond[1]), "{error}");
     let by = |name: &str| {
         let found = description.imports.iter().find(|import| import.name.starts_with(name));
         found.map(|import| import.granted_by.as_str()).unwrap_or_default()

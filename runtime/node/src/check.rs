@@ -1,16 +1,17 @@
 //! `bellwether check`: looks at what would run, without starting it.
 
+use std::collections::BTreeSet;
 use std::fmt;
 
-use bellwether_core::callback::PrepareFailure;
+use bellwether_core::callback::{Exports, PrepareFailure};
 use bellwether_core::id::GroupName;
-use bellwether_guest::{Component, Description, Engine, EngineOptions};
+use bellwether_guest::{Description, Engine, EngineOptions, Findings, ImportDescription, Limits, LoadError};
 use bellwether_source::store::Store;
 use bellwether_source::{Options, Reference, Sources};
 use serde::Serialize;
 
 use crate::error::{NodeError, NodeErrorKind};
-use crate::guests::{Asked, ReleaseSpec, compile};
+use crate::guests::Unloadable;
 use crate::manifest::Manifest;
 use crate::start::sources_with;
 
@@ -34,15 +35,15 @@ pub struct CheckedComponent {
     pub signer: Option<String>,
     /// What it is, if it could be read that far.
     pub description: Option<Description>,
-    /// What keeps it from running.
-    pub problem: Option<String>,
+    /// Everything that keeps it from running, each with what to do about it.
+    pub problems: Vec<String>,
 }
 
 impl CheckReport {
     /// Whether everything would run.
     #[must_use]
     pub fn is_good(&self) -> bool {
-        self.components.iter().all(|component| component.problem.is_none())
+        self.components.iter().all(|component| component.problems.is_empty())
     }
 }
 
@@ -73,17 +74,50 @@ impl fmt::Display for CheckedComponent {
             if let Some(signer) = &self.signer {
                 writeln!(f, "  signed   by {signer}")?;
             }
-            writeln!(f, "  exports  {}", about.exports.join(", "))?;
-            for (n, import) in about.imports.iter().enumerate() {
-                let head = if n == 0 { "imports" } else { "" };
-                writeln!(f, "  {head:8} {} (granted by {})", import.name, import.granted_by)?;
-            }
+            list(f, "exports", about.exports.iter().map(String::as_str))?;
+            let Exports { worker, ticker, handover, observer } = about.optional;
+            let parts = [("worker", worker), ("ticker", ticker), ("handover", handover), ("observer", observer)];
+            let named = |has: bool| {
+                let names: Vec<&str> = parts.iter().filter(|(_, is)| *is == has).map(|(name, _)| *name).collect();
+                if names.is_empty() { "none".to_owned() } else { names.join(", ") }
+            };
+            writeln!(f, "  optional {}; absent: {}", named(true), named(false))?;
+            let imports = imports(about);
+            list(f, "imports", imports.iter().map(String::as_str))?;
+            writeln!(f, "  memory   {} KiB from the start", about.needs.memory_bytes >> 10)?;
         }
-        match &self.problem {
-            None => write!(f, "  ok"),
-            Some(problem) => write!(f, "  error: {problem}"),
+        if self.problems.is_empty() {
+            return write!(f, "  ok");
         }
+        for (n, problem) in self.problems.iter().enumerate() {
+            write!(f, "{}  error: {problem}", if n == 0 { "" } else { "\n" })?;
+        }
+        Ok(())
     }
+}
+
+/// The imports, each with who grants it. What holds for several is said of the first.
+fn imports(about: &Description) -> Vec<String> {
+    let mut said = BTreeSet::new();
+    let shown = |import: &ImportDescription| {
+        let by = import.granted_by.as_str();
+        let by = match by.strip_prefix("always") {
+            Some(_) if said.insert(by.to_owned()) => by.to_owned(),
+            Some(_) => "always".to_owned(),
+            None => format!("granted by {by}"),
+        };
+        format!("{}: {by}", import.name)
+    };
+    about.imports.iter().map(shown).collect()
+}
+
+/// A line for each item, the first with a title.
+fn list<'a>(f: &mut fmt::Formatter<'_>, title: &str, items: impl Iterator<Item = &'a str>) -> fmt::Result {
+    let mut items = items.peekable();
+    if items.peek().is_none() {
+        return writeln!(f, "  {title:8} nothing");
+    }
+    items.enumerate().try_for_each(|(n, item)| writeln!(f, "  {:8} {item}", if n == 0 { title } else { "" }))
 }
 
 fn engine() -> Result<Engine, NodeError> {
@@ -103,12 +137,11 @@ pub async fn check(manifest: &Manifest) -> Result<CheckReport, NodeError> {
     let sources = sources_with(manifest, store)?;
     let mut components = Vec::new();
     for group in &manifest.groups {
-        let spec = ReleaseSpec::new(group, std::time::Duration::ZERO);
         for reference in std::iter::once(&group.component).chain(&group.worker.component) {
-            let (mut checked, component) = describe(&engine, &sources, &group.name, reference).await;
+            let (mut checked, findings) = describe(&engine, &sources, &group.name, reference).await;
             checked.group = Some(group.name.to_string());
-            if let Some(Err(failure)) = component.map(|component| spec.link(&component, reference)) {
-                checked.problem = Some(failure.reason);
+            if let Some(findings) = findings {
+                checked.problems = findings.obstacles(Some(&group.grants), &group.limits);
             }
             components.push(checked);
         }
@@ -125,37 +158,45 @@ pub async fn check_component(reference: &Reference) -> Result<CheckReport, NodeE
     let sources = Sources::new(None, Options::default())
         .map_err(|error| NodeError::new(NodeErrorKind::Local, error.to_string()))?;
     let group = GroupName::new("check").map_err(|error| NodeError::new(NodeErrorKind::Failed, error.to_string()))?;
-    let (mut checked, _) = describe(&engine, &sources, &group, reference).await;
-    if let Some(description) = checked.description.as_ref().filter(|description| !description.problems.is_empty()) {
-        checked.problem = Some(description.problems.join("; "));
+    let (mut checked, findings) = describe(&engine, &sources, &group, reference).await;
+    if let Some(findings) = findings {
+        checked.problems = findings.obstacles(None, &Limits::default());
     }
     Ok(CheckReport { components: vec![checked] })
 }
 
+/// Obtains a component and looks at it. What keeps it from being read, or from being one, is among its problems already.
 async fn describe(
     engine: &Engine,
     sources: &Sources,
     group: &GroupName,
     reference: &Reference,
-) -> (CheckedComponent, Option<Component>) {
+) -> (CheckedComponent, Option<Findings>) {
     let mut checked = CheckedComponent {
         group: None,
         file: reference.to_string(),
         resolved: None,
         signer: None,
         description: None,
-        problem: None,
+        problems: Vec::new(),
     };
-    match compile(engine, sources, group, reference, Asked::Anew, &mut Vec::new()).await {
-        Ok((component, artifact)) => {
-            checked.description = Some(component.describe());
-            checked.resolved = Some(artifact.resolved.to_string()).filter(|resolved| *resolved != checked.file);
-            checked.signer = artifact.signer;
-            (checked, Some(component))
+    let mut artifact = match sources.obtain(reference, None, group).await {
+        Ok(artifact) => artifact,
+        Err(error) => {
+            checked.problems.push(PrepareFailure::from(Unloadable::from(error)).reason);
+            return (checked, None);
         }
-        Err(why) => {
-            checked.problem = Some(PrepareFailure::from(why).reason);
-            (checked, None)
+    };
+    let findings = match engine.compile(std::mem::take(&mut artifact.bytes)).await {
+        Ok(component) => component.findings().clone(),
+        Err(LoadError { findings: Some(findings), .. }) => findings.as_ref().clone(),
+        Err(error) => {
+            checked.problems.push(error.reason);
+            return (checked, None);
         }
-    }
+    };
+    checked.description = Some(findings.describe());
+    checked.resolved = Some(artifact.resolved.to_string()).filter(|resolved| *resolved != checked.file);
+    checked.signer = artifact.signer;
+    (checked, Some(findings))
 }

@@ -12,7 +12,7 @@ use bellwether_core::id::{Epoch, GroupName, InstanceId, NodeId};
 use bellwether_core::member::{Leader, Member};
 use bellwether_core::state::{StateError, StateOp, StateReply};
 use bellwether_core::work::{Fence, WorkError};
-use bellwether_guest::host::{Assignment, ClusterError, Host, LogLevel};
+use bellwether_guest::host::{Assignment, ClusterError, Host, HttpError, HttpRequest, LogLevel};
 use bellwether_source::Digest;
 use bellwether_source::store::Store;
 use bytes::Bytes;
@@ -90,6 +90,38 @@ impl InstanceHost {
         }
     }
 
+    /// Who may send requests is who may send work; a task may too, and ends with its sender's term.
+    async fn send_request(&self, request: HttpRequest) -> Result<http::Response<Bytes>, HttpError> {
+        if !self.may_act() {
+            return Err(HttpError::Other(RESTORING.into()));
+        }
+        let term = self.term();
+        if self.instance.is_some() && term.is_none() && self.group.watch == Watch::Leader {
+            return Err(HttpError::NotLeader);
+        }
+        let Some(outgoing) = &self.node.outgoing else {
+            return Err(HttpError::Other("this node sends no requests".into()));
+        };
+        let what = (request.request.method().clone(), request.request.uri().authority().cloned());
+        let sending = outgoing.send(request);
+        let answer = match term {
+            None => sending.await,
+            Some(term) => tokio::select! {
+                biased;
+                // An answer that is there is the truth, whatever came after.
+                answer = sending => answer,
+                () = self.group.gate.lost(term) => Err(HttpError::NotLeader),
+            },
+        };
+        let (method, authority) = (what.0, what.1.as_ref().map_or("", |authority| authority.as_str()));
+        let (node, group) = (self.group.this.id.as_str(), self.group.name.as_str());
+        match &answer {
+            Ok(answer) => tracing::debug!(node, group, "{method} to {authority}: status {}", answer.status().as_u16()),
+            Err(why) => tracing::debug!(node, group, "{method} to {authority}: {why}"),
+        }
+        answer
+    }
+
     async fn ask_state(&self, op: StateOp) -> Result<StateReply, StateError> {
         if !self.may_act() {
             return Err(StateError::Other(RESTORING.into()));
@@ -164,6 +196,10 @@ impl Host for InstanceHost {
 
     fn state(&self, op: StateOp) -> BoxFuture<'_, Result<StateReply, StateError>> {
         self.ask_state(op).boxed()
+    }
+
+    fn http(&self, request: HttpRequest) -> BoxFuture<'_, Result<http::Response<Bytes>, HttpError>> {
+        self.send_request(request).boxed()
     }
 
     fn log(&self, level: LogLevel, context: &str, message: &str) {

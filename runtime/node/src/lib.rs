@@ -17,6 +17,7 @@ mod host;
 mod identity;
 pub mod manifest;
 mod outcomes;
+mod outgoing;
 pub mod peers;
 pub mod reaper;
 mod rollout;

@@ -14,6 +14,7 @@ use bellwether_guest::WorkerPool;
 use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::gate::Gate;
+use crate::outgoing::Outgoing;
 use crate::peers::Peers;
 
 /// A lock that outlives a panic of whoever held it: every critical section here leaves whole values behind.
@@ -27,6 +28,8 @@ pub(crate) struct NodeShared {
     pub questions: Questions,
     pub groups: BTreeMap<GroupName, Arc<GroupShared>>,
     pub peers: Peers,
+    /// None where no group may send requests.
+    pub outgoing: Option<Outgoing>,
 }
 
 /// A group on a node.

@@ -37,6 +37,7 @@ use crate::holders::OtherNodes;
 use crate::host::PeerTasks;
 use crate::identity::Identity;
 use crate::manifest::{Connect, Manifest};
+use crate::outgoing::Outgoing;
 use crate::peers::{Part, PeerLimits, PeerServer, Peers, Tasks, TlsFiles};
 use crate::shared::{GroupShared, NodeShared};
 use crate::watcher;
@@ -224,11 +225,13 @@ impl Running {
             let shared = GroupShared::new(group.name.clone(), Arc::new(this), group.watch, Gate::new(lease.clone()));
             (group.name.clone(), Arc::new(shared))
         });
+        let outgoing = manifest.groups.iter().any(|group| !group.grants.http.is_empty()).then(Outgoing::new);
         let shared = Arc::new(NodeShared {
             mailbox,
             questions: crate::shared::Questions::default(),
             groups: groups.collect(),
             peers: Peers::new(manifest.node.id.clone(), tls.as_ref(), limits)?,
+            outgoing: outgoing.transpose().map_err(|error| local(error.to_string()))?,
         });
         // Set once, here.
         let _ = tasks.0.set(PeerTasks { node: shared.clone(), store: sources.store().cloned() });

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use bellwether_core::config::{FailurePolicy, Watch};
-use bellwether_guest::grants::{FileMode, FolderGrant, Grants, StateGrant};
+use bellwether_guest::grants::{FileMode, FolderGrant, Grants, Origin, StateGrant};
 use bellwether_guest::limits::Limits;
 use bellwether_node::admin::AdminAddress;
 use bellwether_node::manifest::{Connect, HostPort, Manifest, schema};
@@ -173,6 +173,7 @@ fn a_full_manifest_means_what_it_says() {
         [group.grants]
         env = { A = "b" }
         connect = ["db:5432", "[::1]:80"]
+        http = ["https://Hooks.example:443", "http://[::1]:8080/"]
         state = "all"
         workers = false
         logging = false
@@ -236,6 +237,10 @@ fn a_full_manifest_means_what_it_says() {
         folders: vec![granted("files/folder", "/data", FileMode::Read), granted("files", "/", FileMode::Write)],
         env: BTreeMap::from([("A".to_owned(), "b".to_owned())]),
         connect: vec!["db:5432".to_owned(), "[::1]:80".to_owned()],
+        http: vec![
+            Origin { secure: true, host: "hooks.example".to_owned(), port: 443 },
+            Origin { secure: false, host: "[::1]".to_owned(), port: 8080 },
+        ],
         state: StateGrant::All,
         workers: false,
         logging: false,
@@ -361,6 +366,8 @@ fn secrets_in_the_wrong_place_are_masked() {
         "[[group]]\ngrants = { environment = { KEY = \"hunter2\" } }\n",
         "[[group]]\ngrants = { env = [\"KEY=hunter2\", \"hunter2 is the word\"] }\n",
         "[[group]]\ngrants = { connect = [\"me:hunter2@db:5432\", \"postgres://me:hunter2@db\"] }\n",
+        "[[group]]\ngrants = { http = [\"https://me:hunter2@hooks.example\", \"me:hunter2@hooks.example\"] }\n",
+        "[[group]]\ngrants = { htp = [\"https://me:hunter2@hooks.example\"] }\n",
     ] {
         let message = problems(text);
         assert!(!message.contains("hunter2"), "{text}\n{message}");

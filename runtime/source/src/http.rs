@@ -64,6 +64,37 @@ pub enum BadAuthorities {
     Client(String),
 }
 
+/// TLS for clients that trust what this machine trusts, and the authorities in the file `ca`.
+///
+/// # Errors
+/// When that file cannot be used.
+pub fn tls_client(ca: Option<&PathBuf>) -> Result<ClientConfig, BadAuthorities> {
+    let mut roots = RootCertStore::empty();
+    // A certificate of the machine's that cannot be read is the machine's matter: others may do.
+    let native = rustls_native_certs::load_native_certs();
+    roots.add_parsable_certificates(native.certs);
+    if let Some(path) = ca {
+        let failed = |reason: String| BadAuthorities::File { path: path.clone(), reason };
+        let pem = fs::read(path).map_err(|error| failed(error.to_string()))?;
+        let mut found = 0;
+        for certificate in CertificateDer::pem_slice_iter(&pem) {
+            let certificate = certificate.map_err(|error| failed(error.to_string()))?;
+            roots.add(certificate).map_err(|error| failed(error.to_string()))?;
+            found += 1;
+        }
+        if found == 0 {
+            return Err(failed("there is no `-----BEGIN CERTIFICATE-----` in it".into()));
+        }
+    }
+    // Named, as several providers may be compiled in by others.
+    let tls = ClientConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
+        .with_safe_default_protocol_versions()
+        .map_err(|error| BadAuthorities::Client(error.to_string()))?
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    Ok(tls)
+}
+
 /// A client with bounds. Cheap to clone.
 #[derive(Clone)]
 pub(crate) struct Http {
@@ -77,30 +108,8 @@ pub(crate) struct Http {
 impl Http {
     /// Trusts what this machine trusts, and the authorities in the file `ca`.
     pub fn new(ca: Option<&PathBuf>, limits: Limits) -> Result<Self, BadAuthorities> {
-        let mut roots = RootCertStore::empty();
-        // A certificate of the machine's that cannot be read is the machine's matter: others may do.
-        let native = rustls_native_certs::load_native_certs();
-        roots.add_parsable_certificates(native.certs);
-        if let Some(path) = ca {
-            let failed = |reason: String| BadAuthorities::File { path: path.clone(), reason };
-            let pem = fs::read(path).map_err(|error| failed(error.to_string()))?;
-            let mut found = 0;
-            for certificate in CertificateDer::pem_slice_iter(&pem) {
-                let certificate = certificate.map_err(|error| failed(error.to_string()))?;
-                roots.add(certificate).map_err(|error| failed(error.to_string()))?;
-                found += 1;
-            }
-            if found == 0 {
-                return Err(failed("there is no `-----BEGIN CERTIFICATE-----` in it".into()));
-            }
-        }
+        let tls = tls_client(ca)?;
         let made = |error: &dyn Error| BadAuthorities::Client(error.to_string());
-        // Named, as several providers may be compiled in by others.
-        let tls = ClientConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
-            .with_safe_default_protocol_versions()
-            .map_err(|error| made(&error))?
-            .with_root_certificates(roots)
-            .with_no_client_auth();
         let most = limits.redirects;
         let builder = || {
             let redirects = Policy::custom(move |attempt| {

@@ -16,7 +16,7 @@ pub mod store;
 
 pub use digest::Digest;
 pub use error::{Attempt, SourceError};
-pub use http::{BadAuthorities, Limits};
+pub use http::{BadAuthorities, Limits, tls_client};
 pub use reference::{BadReference, Reference};
 pub use sources::{Artifact, Held, Holders, Options, Sources};
 

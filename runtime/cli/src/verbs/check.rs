@@ -35,6 +35,9 @@ pub fn run(args: &Args, global: &Global) -> Result<(), Failure> {
     let _log = log::install(global)?;
     let what = super::manifest(args.what.clone().map(PathBuf::from));
     let component = component(&what)?;
+    if component.is_none() {
+        refuse_neither(&what)?;
+    }
     let color = global.color.on_stderr();
     let checked = super::serve(async {
         match &component {
@@ -78,6 +81,32 @@ fn is_component(file: &Path) -> bool {
     }
 }
 
+/// Refuses what is neither: its first line is no faulty line of a manifest.
+fn refuse_neither(file: &Path) -> Result<(), Failure> {
+    if file.extension().is_some_and(|extension| extension == "toml") {
+        return Ok(());
+    }
+    // What cannot be read is told of by whoever reads the manifest.
+    let Ok(mut opened) = File::open(file) else { return Ok(()) };
+    let mut head = Vec::new();
+    if opened.by_ref().take(MOST).read_to_end(&mut head).is_err() {
+        return Ok(());
+    }
+    let not_toml = match std::str::from_utf8(&head).map(str::parse::<toml::Table>) {
+        Ok(Ok(_)) => return Ok(()),
+        Ok(Err(error)) => error.message().trim_end().to_owned(),
+        Err(_) => "it is not text".to_owned(),
+    };
+    let begins: Vec<String> = head.iter().take(4).map(|byte| format!("{byte:02x}")).collect();
+    Err(Failure::new(Exit::Manifest, format!("{} is neither a manifest nor a component", file.display()))
+        .why(format!("a manifest is TOML, and this is not: {not_toml}"))
+        .why(format!("a component begins with 00 61 73 6d, and this with {}", begins.join(" ")))
+        .help("`bellwether check bellwether.toml` looks at a manifest, `bellwether check guest.wasm` at a component"))
+}
+
+/// No manifest is longer.
+const MOST: u64 = 1 << 20;
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -93,5 +122,11 @@ mod tests {
         assert!(is_component(&path));
         std::fs::write(&path, b"[node]").unwrap();
         assert!(!is_component(&path));
+        assert_eq!(refuse_neither(&path), Ok(()));
+        for neither in [&b"int main() { return 0; }\n"[..], b"\x7fELF\x02\xff"] {
+            std::fs::write(&path, neither).unwrap();
+            let failure = refuse_neither(&path).unwrap_err();
+            assert!(failure.what.ends_with("is neither a manifest nor a component"), "{failure:?}");
+        }
     }
 }

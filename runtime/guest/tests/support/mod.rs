@@ -11,7 +11,7 @@ use bellwether_core::id::{Epoch, NodeId};
 use bellwether_core::member::{Leader, Member};
 use bellwether_core::state::{Entry, Expectation, StateError, StateOp, StateReply};
 use bellwether_core::work::{Task, WorkError};
-use bellwether_guest::host::{Assignment, ClusterError, Host, LogLevel};
+use bellwether_guest::host::{Assignment, ClusterError, Host, HttpError, HttpRequest, LogLevel};
 use bellwether_guest::{Component, Engine, EngineOptions, Grants, Instance, Limits, Linked};
 use bytes::Bytes;
 use futures::future::BoxFuture;
@@ -170,6 +170,27 @@ impl Host for Script {
                 }
                 StateOp::Watch(_) | StateOp::Unwatch(_) => Ok(StateReply::Done),
             }
+        })
+    }
+
+    fn http(&self, asked: HttpRequest) -> BoxFuture<'_, Result<http::Response<Bytes>, HttpError>> {
+        Box::pin(async move {
+            let request = asked.request;
+            match request.uri().path() {
+                "/hang" => {
+                    let _hanging = Hanging::new(&self.hanging);
+                    std::future::pending().await
+                }
+                "/not-leader" => return Err(HttpError::NotLeader),
+                "/refused" => return Err(HttpError::Refused),
+                _ => {}
+            }
+            let by = request.headers().get("x-asked-by").and_then(|by| by.to_str().ok()).unwrap_or_default();
+            let body = String::from_utf8_lossy(request.body());
+            self.log(LogLevel::Info, "http", &format!("{} {} {by} {body}", request.method(), request.uri()));
+            let mut response = http::Response::new(Bytes::from_static(b"made"));
+            *response.status_mut() = http::StatusCode::from_u16(299).expect("a status");
+            Ok(response)
         })
     }
 

@@ -84,7 +84,7 @@ fn is_secret(path: &str, value: &str) -> bool {
         || path.starts_with("group.grants.env.")
         // An element of a list of names; somebody may write `NAME=value` there.
         || (path == "group.grants.env" && !is_variable(value))
-        || (is_address(key) && value.contains('@'))
+        || ((is_address(key) || path == "group.grants.http") && value.contains('@'))
         || (key == "component" && holds_access(value))
         // A private key in the place of a public one.
         || (path.starts_with("signatures.keys") && !value.contains(":ed25519:"))

@@ -322,6 +322,9 @@ pub(super) struct RawGrants {
     /// Addresses, `host:port`, that the guest may open TCP connections to. At most 256.
     #[schemars(length(max = 256), extend("default" = [], "examples" = [["db.example:5432"]]))]
     pub connect: Option<Vec<String>>,
+    /// Origins, `https://host` or `https://host:port`, that the guest may send HTTP requests to, by `wasi:http`. At most 256.
+    #[schemars(length(max = 256), extend("default" = [], "examples" = [["https://hooks.example"]]))]
+    pub http: Option<Vec<String>>,
     /// Who may use the group's state.
     #[schemars(extend("default" = "leader"))]
     pub state: Option<RawStateGrant>,

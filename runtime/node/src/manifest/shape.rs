@@ -111,7 +111,7 @@ impl Walk<'_> {
         }
         // A misspelt key of little interest is shown with its value; what others hold, nobody knows.
         let holds_secrets =
-            |key| matches!(key, "config" | "env" | "auth" | "connect" | "password_env" | "password_file");
+            |key| matches!(key, "config" | "env" | "auth" | "connect" | "http" | "password_env" | "password_file");
         if path == "coordination.auth" || meant.is_none_or(holds_secrets) {
             self.places.veiled.insert(here.clone());
         }

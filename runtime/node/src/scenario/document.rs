@@ -2,7 +2,10 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
+use bellwether_guest::grants::Origin;
+use bytesize::ByteSize;
 use serde::Deserialize;
 
 /// A file of scenarios.
@@ -19,6 +22,9 @@ pub(super) struct File {
     /// What the guest is granted.
     #[serde(default)]
     pub grants: Grants,
+    /// How much the guest may use.
+    #[serde(default)]
+    pub limits: Limits,
     #[serde(default)]
     pub scenario: Vec<Scenario>,
 }
@@ -33,6 +39,57 @@ pub(super) struct Grants {
     /// Variables and the values that the guest sees.
     #[serde(default)]
     pub env: BTreeMap<String, String>,
+    /// Origins that requests may go to; none really leaves.
+    #[serde(default)]
+    pub http: Vec<String>,
+}
+
+/// How much the guest may use: a manifest's defaults where nothing is said.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Limits {
+    pub memory: Option<String>,
+    pub callback: Option<String>,
+    pub task: Option<String>,
+    pub host_calls: Option<u64>,
+    pub message: Option<String>,
+    pub log: Option<String>,
+}
+
+impl Limits {
+    /// What they mean; the error names the key.
+    pub fn read(&self) -> Result<bellwether_guest::Limits, String> {
+        fn size(key: &str, text: Option<&String>, default: u64) -> Result<u64, String> {
+            let Some(text) = text else { return Ok(default) };
+            let wrong = |_| format!("`{key}` under [limits] is {text:?}: write a size, as in `{key} = \"64KiB\"`");
+            text.parse::<ByteSize>().map(|size| size.0).map_err(wrong)
+        }
+        fn time(key: &str, text: Option<&String>, default: Duration) -> Result<Duration, String> {
+            let Some(text) = text else { return Ok(default) };
+            let wrong = |_| format!("`{key}` under [limits] is {text:?}: write a duration, as in `{key} = \"500ms\"`");
+            humantime::parse_duration(text).map_err(wrong)
+        }
+        let default = bellwether_guest::Limits::default();
+        Ok(bellwether_guest::Limits {
+            memory_bytes: size("memory", self.memory.as_ref(), default.memory_bytes)?,
+            callback: time("callback", self.callback.as_ref(), default.callback)?,
+            task: time("task", self.task.as_ref(), default.task)?,
+            host_calls: self.host_calls.unwrap_or(default.host_calls),
+            message_bytes: size("message", self.message.as_ref(), default.message_bytes)?,
+            log_bytes: size("log", self.log.as_ref(), default.log_bytes)?,
+            ..default
+        })
+    }
+}
+
+impl Grants {
+    /// The origins; the error says which is none.
+    pub fn origins(&self) -> Result<Vec<Origin>, String> {
+        let read = |text: &String| {
+            text.parse().map_err(|why| format!("`http` under [grants] has {text:?}, which is not an origin: {why}"))
+        };
+        self.http.iter().map(read).collect()
+    }
 }
 
 /// Who may use the state.
@@ -98,6 +155,9 @@ pub(super) struct Step {
     /// How members answer work during this step, instead of doing it.
     #[serde(default)]
     pub answers: BTreeMap<String, Reaction>,
+    /// How requests to the outside are answered during this step, by method and address: `POST https://hooks.example/x`.
+    #[serde(default)]
+    pub http: BTreeMap<String, HttpReaction>,
     /// How the state answers during this step, instead of doing what it is asked for.
     pub state_fails: Option<StateFailure>,
     #[serde(default)]
@@ -139,6 +199,36 @@ pub(super) enum Reaction {
     TimedOut,
     Overloaded,
     StaleEpoch(u64),
+}
+
+/// What becomes of a request to the outside.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(untagged)]
+pub(super) enum HttpReaction {
+    Failure(HttpFailure),
+    Answer(HttpAnswer),
+}
+
+/// Why there is no answer to a request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(super) enum HttpFailure {
+    Refused,
+    TimedOut,
+}
+
+/// The answer to a request.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct HttpAnswer {
+    #[serde(default = "fine")]
+    pub status: u16,
+    #[serde(default)]
+    pub body: String,
+}
+
+fn fine() -> u16 {
+    200
 }
 
 /// How the state fails.
@@ -220,6 +310,7 @@ pub(super) fn read(path: &Path) -> Result<File, String> {
         format!("cannot read the scenarios in {}: {error}\n  help: write them as runtime/node/SCENARIOS.md says, or give another path", path.display())
     })?;
     let file: File = toml::from_str(&text).map_err(|error| format!("{}: {error}", path.display()))?;
+    file.limits.read().and(file.grants.origins().map(drop)).map_err(|why| format!("{}: {why}", path.display()))?;
     if file.scenario.is_empty() {
         return Err(format!("{}: there is no scenario in it: begin one with [[scenario]]", path.display()));
     }
@@ -251,5 +342,9 @@ mod tests {
         assert!(parse(&file("tick = 1\nelect = 2")).unwrap_err().contains("elect and tick stand in it"));
         assert!(parse(&file("tock = 1")).unwrap_err().contains("unknown field `tock`"));
         assert!(parse("").unwrap_err().contains("no scenario"));
+        let file = |top: &str| parse(&format!("{top}\n{}", file("tick = 1")));
+        assert!(file("grants = { http = [\"https://hooks.example\"] }\nlimits = { message = \"1KiB\" }").is_ok());
+        assert!(file("grants = { http = [\"hooks.example\"] }").unwrap_err().contains("which is not an origin"));
+        assert!(file("limits = { callback = \"soon\" }").unwrap_err().contains("`callback = \"500ms\"`"));
     }
 }

@@ -9,14 +9,17 @@ use bellwether_core::id::{Epoch, NodeId};
 use bellwether_core::member::{Leader, Member};
 use bellwether_core::state::{Entry, Expectation, MAX_KEY, MAX_VALUE, StateError, StateOp, StateReply};
 use bellwether_core::work::{Task, WorkError};
-use bellwether_guest::host::{Assignment, ClusterError, Host, LogLevel};
+use bellwether_guest::host::{Assignment, ClusterError, Host, HttpError, HttpRequest, LogLevel};
 use bellwether_guest::{Instance, WorkerPool};
 use bytes::Bytes;
 use futures::FutureExt;
 use futures::future::BoxFuture;
 
-use super::document::{Reaction, State, StateFailure};
+use super::document::{HttpFailure, HttpReaction, Reaction, State, StateFailure, Step};
+use super::report::matches;
 use crate::shared::lock;
+
+const RESTORING: &str = "effects are refused while a snapshot is taken or restored";
 
 /// Lines of the record that a step may make; the guest's own limits end it long before.
 const MAX_RECORD: usize = 10_000;
@@ -37,6 +40,7 @@ struct Inner {
     changed: VecDeque<String>,
     resigned: bool,
     answers: BTreeMap<String, Reaction>,
+    http: BTreeMap<String, HttpReaction>,
     state_fails: Option<StateFailure>,
     calls: Vec<String>,
     log: Vec<String>,
@@ -107,15 +111,17 @@ impl World {
         inner.changed.clear();
     }
 
-    pub fn begin(&self, answers: &BTreeMap<String, Reaction>, state_fails: Option<StateFailure>) {
+    pub fn begin(&self, step: &Step) {
         let mut inner = lock(&self.inner);
-        inner.answers = answers.clone();
-        inner.state_fails = state_fails;
+        inner.answers = step.answers.clone();
+        inner.http = step.http.clone();
+        inner.state_fails = step.state_fails;
     }
 
     pub fn end(&self) -> Record {
         let mut inner = lock(&self.inner);
         inner.answers.clear();
+        inner.http.clear();
         inner.state_fails = None;
         Record { calls: std::mem::take(&mut inner.calls), log: std::mem::take(&mut inner.log) }
     }
@@ -249,7 +255,7 @@ impl Seen {
 
     fn ask_state(&self, op: StateOp) -> Result<StateReply, StateError> {
         if !self.may_act() {
-            return Err(StateError::Other("effects are refused while a snapshot is taken or restored".into()));
+            return Err(StateError::Other(RESTORING.into()));
         }
         let term = self.term();
         let writes = matches!(op, StateOp::Put { .. } | StateOp::Delete { .. });
@@ -272,9 +278,32 @@ impl Seen {
         }
     }
 
+    /// Nothing leaves: the scenario says how it is answered, with status 200 and nothing else where it is silent.
+    fn request(&self, asked: &HttpRequest) -> Result<http::Response<Bytes>, HttpError> {
+        if !self.may_act() {
+            return Err(HttpError::Other(RESTORING.into()));
+        }
+        if self.callbacks && self.term().is_none() {
+            return Err(HttpError::NotLeader);
+        }
+        let what = format!("{} {}", asked.request.method(), asked.request.uri());
+        let body = asked.request.body();
+        let mut inner = lock(&self.world.inner);
+        inner.note(if body.is_empty() { format!("http {what}") } else { format!("http {what} {}", shown(body)) });
+        match inner.http.iter().find(|(pattern, _)| matches(pattern, &what)).map(|(_, reaction)| reaction) {
+            None => Ok(http::Response::new(Bytes::new())),
+            Some(HttpReaction::Failure(HttpFailure::Refused)) => Err(HttpError::Refused),
+            Some(HttpReaction::Failure(HttpFailure::TimedOut)) => Err(HttpError::TimedOut),
+            Some(HttpReaction::Answer(answer)) => {
+                let response = http::Response::builder().status(answer.status).body(Bytes::from(answer.body.clone()));
+                response.map_err(|error| HttpError::Other(format!("the scenario's answer cannot be given: {error}")))
+            }
+        }
+    }
+
     async fn work(&self, assignment: Assignment, timeout: Duration) -> Result<Bytes, WorkError> {
         if !self.may_act() {
-            return Err(WorkError::Other("effects are refused while a snapshot is taken or restored".into()));
+            return Err(WorkError::Other(RESTORING.into()));
         }
         let Some(epoch) = self.term() else { return Err(WorkError::NotLeader) };
         let to = assignment.to.as_str();
@@ -325,7 +354,7 @@ impl Host for Seen {
 
     fn resign(&self) -> Result<(), ClusterError> {
         if !self.may_act() {
-            return Err(ClusterError::Other("effects are refused while a snapshot is taken or restored".into()));
+            return Err(ClusterError::Other(RESTORING.into()));
         }
         if self.term().is_none() {
             return Err(ClusterError::NotLeader);
@@ -342,6 +371,10 @@ impl Host for Seen {
 
     fn state(&self, op: StateOp) -> BoxFuture<'_, Result<StateReply, StateError>> {
         std::future::ready(self.ask_state(op)).boxed()
+    }
+
+    fn http(&self, request: HttpRequest) -> BoxFuture<'_, Result<http::Response<Bytes>, HttpError>> {
+        std::future::ready(self.request(&request)).boxed()
     }
 
     fn log(&self, level: LogLevel, context: &str, message: &str) {

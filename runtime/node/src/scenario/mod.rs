@@ -43,7 +43,10 @@ pub async fn test(file: &Path, options: TestOptions) -> Result<TestReport, NodeE
     let worker = options.worker.or_else(|| document.worker.as_ref().map(|worker| base.join(worker)));
     let engine = Engine::new(EngineOptions::default())
         .map_err(|error| NodeError::new(NodeErrorKind::Local, error.to_string()))?;
-    let stage = run::Stage { engine: &engine, file: &document, base, component, worker, compiled: Mutex::default() };
+    let unusable = |why| NodeError::new(NodeErrorKind::Manifest, why);
+    let (limits, http) = (document.limits.read().map_err(unusable)?, document.grants.origins().map_err(unusable)?);
+    let compiled = Mutex::default();
+    let stage = run::Stage { engine: &engine, file: &document, limits, http, base, component, worker, compiled };
     let filter = options.filter.unwrap_or_default();
     let mut scenarios = Vec::new();
     for scenario in document.scenario.iter().filter(|scenario| scenario.name.contains(&filter)) {

@@ -88,7 +88,7 @@ impl ScenarioReport {
 }
 
 /// Whether `text` is what `pattern` says; `*` stands for any text.
-fn matches(pattern: &str, text: &str) -> bool {
+pub(super) fn matches(pattern: &str, text: &str) -> bool {
     let Some((first, pattern)) = pattern.split_once('*') else { return pattern == text };
     let Some(mut rest) = text.strip_prefix(first) else { return false };
     let (middle, last) = pattern.rsplit_once('*').unwrap_or(("", pattern));
@@ -97,6 +97,26 @@ fn matches(pattern: &str, text: &str) -> bool {
         rest = &rest[at + part.len()..];
     }
     rest.ends_with(last)
+}
+
+/// What to do about a call that did not return as it should.
+fn advice(ended: &Ended) -> &'static str {
+    match ended {
+        Ended::Ok | Ended::Impossible(_) => "",
+        Ended::Error(_) => {
+            "\nhelp: an error is logged and counted, and the instance goes on; from on-elected it means that this node does not want \
+             to lead: it\n      resigns, and sits out for a while. Where that is meant, expect it: `returns = { error = \"…\" }`"
+        }
+        Ended::Trap(_) => {
+            "\nhelp: a trap costs the instance and all that it had in memory; a fresh one follows, and after several in a row the leader\n      \
+             resigns. Return an error instead where you can, and keep in the state what must survive. Where it is meant, expect it:\n      \
+             `returns = { trap = \"…\" }`"
+        }
+        Ended::TimeOut => {
+            "\nhelp: a callback has the time of `callback` under [limits], 5 s by default, and a task that of `task`; on a node they stand\n      \
+             under [group.limits]. Do long work in pieces, one a tick, and give each call that waits a time-out"
+        }
+    }
 }
 
 /// How what happened differs from what was expected.
@@ -124,7 +144,7 @@ pub(super) fn compare(
             Returns::Trap(part) => format!("a trap with {part:?} in its report"),
             Returns::TimeOut => "that it does not return in time".to_owned(),
         };
-        problems.push(format!("expected {wanted}, but {how}"));
+        problems.push(format!("expected {wanted}, but {how}{}", advice(ended)));
     }
     if let Some(wanted) = &expect.calls {
         let same = wanted.len() == calls.len() && wanted.iter().zip(calls).all(|(wanted, call)| matches(wanted, call));

@@ -10,7 +10,7 @@ use bellwether_core::callback::{CallFailure, Callback, Cause, DemotionReason, Re
 use bellwether_core::id::{Epoch, NodeId};
 use bellwether_core::member::{Member, MembershipChange};
 use bellwether_core::work::{Task, WorkError};
-use bellwether_guest::grants::StateGrant;
+use bellwether_guest::grants::{Origin, StateGrant};
 use bellwether_guest::{Component, Engine, Grants, Host, Limits, Linked, PoolOptions, WorkerPool};
 
 use super::document::{Demotion, File, Returns, Scenario, State, Step};
@@ -54,6 +54,8 @@ struct Release {
 pub(super) struct Stage<'a> {
     pub engine: &'a Engine,
     pub file: &'a File,
+    pub limits: Limits,
+    pub http: Vec<Origin>,
     /// The folder that relative paths begin at.
     pub base: &'a Path,
     pub component: PathBuf,
@@ -78,6 +80,7 @@ impl Stage<'_> {
             workers: self.file.grants.workers.unwrap_or(defaults.workers),
             logging: self.file.grants.logging.unwrap_or(defaults.logging),
             env: self.file.grants.env.clone(),
+            http: self.http.clone(),
             ..defaults
         }
     }
@@ -88,7 +91,7 @@ impl Stage<'_> {
         config.extend(scenario.config.clone());
         let worker = self.worker.as_deref().unwrap_or(component);
         let link = async |file: &Path| {
-            let linked = self.compile(file).await?.link(&self.grants(), &Limits::default(), config.clone());
+            let linked = self.compile(file).await?.link(&self.grants(), &self.limits, config.clone());
             linked.map_err(|error| format!("{}: {error}", file.display()))
         };
         Ok(Release { callbacks: link(component).await?, tasks: link(worker).await? })
@@ -132,7 +135,7 @@ impl Stage<'_> {
         play.guest = Some(play.instantiate().await?);
         let mut reports = Vec::new();
         for step in &scenario.step {
-            play.world.begin(&step.answers, step.state_fails);
+            play.world.begin(step);
             let (ended, answer) = play.step(step).await;
             let Record { calls, log } = play.world.end();
             let leads = play.world.epoch().is_some();
@@ -203,7 +206,7 @@ impl Play<'_> {
 
     async fn call(&mut self, callback: Callback) -> Result<Returned, Ended> {
         let Some(guest) = &self.guest else { return Err(Ended::Impossible("the instance is gone".into())) };
-        let result = call(guest, callback).await;
+        let result = call(guest, callback, self.stage.limits.callback).await;
         if result.as_ref().is_err_and(|failure| !failure.leaves_instance()) {
             self.guest = None;
         }
@@ -346,7 +349,7 @@ impl Play<'_> {
             epoch: task.epoch.map(Epoch),
             payload: task.payload.as_bytes().into(),
         };
-        match pool.handle(work, Limits::default().task).await {
+        match pool.handle(work, self.stage.limits.task).await {
             Ok(answer) => Ok(answer.to_vec()),
             Err(WorkError::TimedOut) => Err(Ended::TimeOut),
             Err(WorkError::Failed(why)) => Err(Ended::Error(why)),
@@ -377,12 +380,13 @@ impl Play<'_> {
         };
         if exports == (true, true) {
             old.seen.effects.store(false, Ordering::Release);
-            let given = call(&old, Callback::Snapshot).await;
+            let budget = self.stage.limits.callback;
+            let given = call(&old, Callback::Snapshot, budget).await;
             old.seen.effects.store(true, Ordering::Release);
             let taken = match given {
                 Ok(Returned::Snapshot(state)) => {
                     new.seen.effects.store(false, Ordering::Release);
-                    let taken = call(&new, Callback::Restore(state)).await;
+                    let taken = call(&new, Callback::Restore(state), budget).await;
                     new.seen.effects.store(true, Ordering::Release);
                     taken
                 }
@@ -416,8 +420,7 @@ impl Play<'_> {
     }
 }
 
-async fn call(guest: &Guest, callback: Callback) -> Result<Returned, CallFailure> {
-    let budget: Duration = Limits::default().callback;
+async fn call(guest: &Guest, callback: Callback, budget: Duration) -> Result<Returned, CallFailure> {
     guest.instance.call(callback, budget).await
 }
 

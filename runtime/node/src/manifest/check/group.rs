@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use bellwether_core::config::{ElectionFormat, FailurePolicy, LastResort, Probation, Rate, TickConfig, Watch};
 use bellwether_core::id::GroupName;
-use bellwether_guest::grants::{FileMode, FolderGrant, Grants, StateGrant};
+use bellwether_guest::grants::{FileMode, FolderGrant, Grants, Origin, StateGrant};
 use bellwether_guest::limits::Limits;
 
 use super::super::address;
@@ -195,9 +195,13 @@ fn limits(cx: &mut Context<'_>, at: &str, raw: RawLimits) -> Limits {
     }
 }
 
+/// What to write for an origin.
+const ORIGIN: &str = "write a scheme, a host and, where it is not the usual one, a port, as in \"https://hooks.example\" or \"http://127.0.0.1:8080\"";
+
 fn grants(cx: &mut Context<'_>, at: &str, raw: RawGrants) -> Grants {
     let default = Grants::default();
     let connect = child(at, "connect");
+    let http = child(at, "http");
     Grants {
         folders: folders(cx, &child(at, "folders"), raw.folders.unwrap_or_default()),
         env: raw.env.map_or(default.env, |raw| env(cx, &child(at, "env"), raw)),
@@ -208,6 +212,15 @@ fn grants(cx: &mut Context<'_>, at: &str, raw: RawGrants) -> Grants {
             .enumerate()
             .filter_map(|(n, text)| cx.address(&format!("{connect}[{n}]"), &text, false))
             .map(|address| address.to_string())
+            .collect(),
+        http: raw
+            .http
+            .unwrap_or_default()
+            .into_iter()
+            .enumerate()
+            .filter_map(|(n, text)| {
+                cx.take(&format!("{http}[{n}]"), text.parse::<Origin>(), "is not an origin", ORIGIN)
+            })
             .collect(),
         state: raw.state.map_or(default.state, |state| match state {
             RawStateGrant::None => StateGrant::None,
