@@ -7,6 +7,7 @@ mod find;
 mod log;
 mod node;
 mod output;
+mod project;
 mod render;
 mod rollout;
 mod signals;
