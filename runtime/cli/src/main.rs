@@ -4,6 +4,7 @@ mod args;
 mod client;
 mod exit;
 mod find;
+mod keys;
 mod log;
 mod node;
 mod output;
