@@ -15,5 +15,6 @@ pub mod registry;
 pub mod relay;
 pub mod script;
 pub mod settings;
+pub mod terminal;
 pub mod znodes;
 pub mod zookeeper;

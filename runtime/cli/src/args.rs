@@ -24,6 +24,7 @@ Exit codes:
   130, 143  a second SIGINT or SIGTERM cut a graceful stop short
 
 Examples:
+  bellwether new hello --lang rust            a guest to begin from
   bellwether dev --nodes 3                    three nodes in one process, no server needed
   bellwether run /etc/bellwether/node.toml    one node of a cluster
   bellwether status --watch                   what it does

@@ -11,7 +11,8 @@ pub use bellwether_node::reaper::{Attended, ReaperProgram};
 use bellwether_node::scenario::TestOptions;
 use bellwether_node::source::store::Store;
 use bellwether_node::source::{BadReference, Reference};
-use bellwether_node::{DevOptions, NodeError, NodeErrorKind, RunOptions};
+pub use bellwether_node::{DevOptions, Order};
+use bellwether_node::{NodeError, NodeErrorKind, RunOptions};
 
 use crate::exit::{Exit, Failure};
 
@@ -21,6 +22,11 @@ pub type Shutdown = Pin<Box<dyn Future<Output = ()> + Send>>;
 /// Reads and checks a manifest.
 pub fn load(path: &Path, color: bool) -> Result<Manifest, Failure> {
     Manifest::load(path).map_err(|error| bad_manifest(&error, color))
+}
+
+/// The same for `dev`, which builds the components first if the manifest says how.
+pub fn load_for_dev(path: &Path, color: bool) -> Result<Manifest, Failure> {
+    Manifest::load_for_dev(path).map_err(|error| bad_manifest(&error, color))
 }
 
 /// The admin API's address of a manifest's node.
@@ -61,22 +67,8 @@ pub fn attend() -> Result<Attended, Failure> {
     })
 }
 
-/// What `dev` takes.
-pub struct Dev {
-    /// How many nodes.
-    pub nodes: usize,
-    /// The coordinator, instead of the one in this process.
-    pub coordinator: Option<String>,
-    /// The folder for the nodes' data.
-    pub data: Option<PathBuf>,
-    /// When to stop.
-    pub shutdown: Shutdown,
-}
-
-/// Runs several nodes in this process until `shutdown`.
-pub async fn dev(manifest: Manifest, dev: Dev) -> Result<(), Failure> {
-    let Dev { nodes, coordinator, data, shutdown } = dev;
-    let options = DevOptions { nodes, coordinator, data, shutdown };
+/// Runs several nodes in this process until the options' `shutdown`.
+pub async fn dev(manifest: Manifest, options: DevOptions) -> Result<(), Failure> {
     bellwether_node::dev(manifest, options).await.map_err(|error| failure(&error))
 }
 

@@ -7,6 +7,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 
 use crate::exit::{Exit, Failure};
+use crate::keys;
 use crate::node::Shutdown;
 
 /// Listens from now on, on a thread of its own: however busy the node is, a second signal ends it.
@@ -39,6 +40,7 @@ pub fn listen() -> Result<Shutdown, Failure> {
                 tracing::info!("stopping; a second signal ends the process at once");
                 first.send_replace(true);
                 let code = next().await;
+                keys::restore();
                 let _ = std::io::stderr().write_all(b"ended at once by a second signal\n");
                 std::process::exit(code);
             });

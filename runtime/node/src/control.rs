@@ -62,6 +62,12 @@ impl NodeControl {
         status.await.map_err(|_| stopped())
     }
 
+    /// Whether this node leads the group.
+    pub(crate) async fn leads(&self, group: &GroupName) -> bool {
+        let leads = |status: &Status| status.groups.iter().any(|it| it.name == *group && it.role == CoreRole::Leader);
+        self.inquire().await.is_ok_and(|(status, _)| leads(&status))
+    }
+
     pub(crate) fn known(&self, group: &GroupName) -> Result<(), ControlError> {
         if self.shared.groups.contains_key(group) {
             return Ok(());

@@ -30,6 +30,6 @@ mod watcher;
 
 pub use bellwether_source as source;
 pub use check::{CheckReport, check, check_component};
-pub use dev::{DevOptions, dev};
+pub use dev::{DevOptions, Order, dev};
 pub use error::{NodeError, NodeErrorKind};
 pub use run::{RunOptions, Shutdown, run};

@@ -11,7 +11,7 @@ use bellwether_core::config::{FailurePolicy, Watch};
 use bellwether_guest::grants::{FileMode, FolderGrant, Grants, Origin, StateGrant};
 use bellwether_guest::limits::Limits;
 use bellwether_node::admin::AdminAddress;
-use bellwether_node::manifest::{Connect, HostPort, Manifest, schema};
+use bellwether_node::manifest::{Build, Connect, Dev, HostPort, Manifest, schema};
 use bellwether_source::Reference;
 use serde_json::Value;
 
@@ -109,6 +109,7 @@ fn a_small_manifest_gets_the_defaults() {
     assert_eq!(coordination.session_timeout, Duration::from_secs(6));
     assert_eq!(coordination.tick_time, Duration::from_secs(2));
     assert!(coordination.auth.is_none());
+    assert_eq!(manifest.dev, Dev { build: None, nodes: 3 });
     let [group] = manifest.groups.as_slice() else { panic!("{:?}", manifest.groups) };
     assert_eq!(group.name.as_str(), "echo");
     assert_eq!(group.component.file(), Some(folder.join("files/echo.component").as_path()));
@@ -141,6 +142,11 @@ fn a_full_manifest_means_what_it_says() {
         session_timeout = "1m 30s"
         tick_time = "500ms"
         auth = { scheme = "digest", user = "me", password_file = "files/password" }
+
+        [dev]
+        build = "make"
+        watch = ["files", "../absent"]
+        nodes = 5
 
         [[group]]
         name = "echo"
@@ -211,6 +217,8 @@ fn a_full_manifest_means_what_it_says() {
     assert_eq!(coordination.root, "/a/b");
     assert_eq!(coordination.session_timeout, Duration::from_secs(90));
     assert_eq!(coordination.tick_time, Duration::from_millis(500));
+    let watch = vec![folder.join("files"), folder.join("../absent")];
+    assert_eq!(manifest.dev, Dev { build: Some(Build { command: "make".to_owned(), watch }), nodes: 5 });
     let [group, second] = manifest.groups.as_slice() else { panic!("{:?}", manifest.groups) };
     let expected =
         [("a.b", "dotted"), ("fraction", "2.0"), ("hex", "16"), ("text", "t"), ("whole", "1000"), ("yes", "true")];
@@ -249,6 +257,27 @@ fn a_full_manifest_means_what_it_says() {
     assert_eq!((group.on_failure.restarts, group.on_failure.sit_out), (0, Duration::from_secs(120)));
     assert_eq!(second.grants.env.get("PATH").map(String::as_str), std::env::var("PATH").ok().as_deref());
     assert_eq!(second.grants.state, StateGrant::None);
+}
+
+#[test]
+fn what_dev_builds_need_not_be_there_and_its_sources_must() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("bellwether.toml");
+    let text = format!("[dev]\nbuild = \"make\"\n{}", MINIMAL.replace("files/echo.component", "build/echo.wasm"));
+    fs::write(&path, &text).expect("a file");
+    let absent = Manifest::load_for_dev(&path).expect_err("no sources").to_string();
+    assert!(absent.contains("`dev.watch` is by default") && absent.contains("src"), "{absent}");
+    fs::create_dir(folder.path().join("src")).expect("a folder");
+    let manifest = Manifest::load_for_dev(&path).unwrap_or_else(|error| panic!("{error}"));
+    assert_eq!(manifest.dev.build.expect("a build").watch, [folder.path().join("src")]);
+    assert_eq!(manifest.groups[0].component.file(), Some(folder.path().join("build/echo.wasm").as_path()));
+    let unbuilt = Manifest::load(&path).expect_err("no component").to_string();
+    assert!(unbuilt.contains("build it: `make`"), "{unbuilt}");
+    fs::write(&path, text.replace("build = \"make\"\n", "")).expect("a file");
+    assert!(Manifest::load_for_dev(&path).is_err(), "nothing builds it");
+    fs::write(&path, text.replace("\"make\"", "\"make\"\nwatch = [\"src\", \"lib\"]")).expect("a file");
+    let absent = Manifest::load_for_dev(&path).expect_err("no lib").to_string();
+    assert!(absent.contains("lib") && absent.contains("no such file or folder"), "{absent}");
 }
 
 #[test]

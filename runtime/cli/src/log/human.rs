@@ -53,6 +53,9 @@ pub fn render(line: &Line<'_>, since_start: Duration, color: bool) -> String {
             text.push_str(&format!("[{}] ", clean_line(&context)));
         }
     }
+    if line.is_build() {
+        text.push_str(&format!("{} ", paint("build|", DIM)));
+    }
     if let Some(message) = fields.text("message") {
         text.push_str(&clean(message.trim_end()));
     }
@@ -118,6 +121,11 @@ mod tests {
         assert_eq!(line(Level::INFO, "guest", fields, false), expected);
         let fields = json!({"group":"g","part":"tasks","context":"","message":"m"});
         assert_eq!(line(Level::INFO, "guest", fields, false), "   12.345s INFO  g  task| m\n");
+    }
+
+    #[test]
+    fn a_line_of_the_build_is_marked() {
+        assert_eq!(line(Level::INFO, "build", json!({"message":"cc a.c"}), false), "   12.345s INFO   build| cc a.c\n");
     }
 
     #[test]

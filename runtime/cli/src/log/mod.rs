@@ -2,7 +2,7 @@
 //!
 //! Of an event and the spans around it, the fields `node`, `group` and `epoch` say what it is about; the innermost counts.
 //! Events of the target `guest` are lines that a guest wrote; their field `context` is the one it gave, and `part` says whether
-//! it wrote them in a callback or in a task.
+//! it wrote them in a callback or in a task. Those of the target `build` are lines of the command that builds it (`bellwether dev`).
 
 mod fields;
 mod human;
@@ -71,6 +71,11 @@ impl Line<'_> {
     /// Whether a guest wrote it.
     fn is_guest(&self) -> bool {
         self.target == "guest"
+    }
+
+    /// Whether it comes from the command that builds the component.
+    fn is_build(&self) -> bool {
+        self.target == "build"
     }
 }
 

@@ -2,7 +2,7 @@ use std::path::PathBuf;
 
 use crate::args::Global;
 use crate::exit::Failure;
-use crate::{log, node, signals};
+use crate::{keys, log, node, signals};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -10,7 +10,8 @@ Examples:
   bellwether dev examples/quickstart/bellwether.toml --nodes 5
   bellwether dev --coordinator zookeeper://127.0.0.1:2181 --data dev-data
 
-While it runs, from another terminal: `bellwether status`, `bellwether kill node-1`.";
+With `[dev] build` in the manifest, it builds the component at start and whenever the sources change, and swaps it in on all nodes. On a
+terminal it takes keys: h shows which. From another one: `bellwether status`, `bellwether kill node-1`.";
 
 /// Run several nodes of one manifest in this process, with a coordinator of their own: no server needed
 #[derive(Debug, clap::Args)]
@@ -19,9 +20,9 @@ pub struct Args {
     /// The manifest; otherwise ./bellwether.toml
     manifest: Option<PathBuf>,
 
-    /// How many nodes
-    #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u16).range(1..=64))]
-    nodes: u16,
+    /// How many nodes to start with; otherwise as the manifest says in `[dev] nodes`, or 3
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=64))]
+    nodes: Option<u16>,
 
     /// A coordinator, as in zookeeper://HOST:PORT,…/CHROOT, instead of the one in this process
     #[arg(long, value_name = "URL")]
@@ -34,8 +35,13 @@ pub struct Args {
 
 pub fn run(args: Args, global: &Global) -> Result<(), Failure> {
     let _log = log::install(global)?;
-    let manifest = node::load(&super::manifest(args.manifest), global.color.on_stderr())?;
+    let Args { manifest, nodes, coordinator, data } = args;
+    let manifest = node::load_for_dev(&super::manifest(manifest), global.color.on_stderr())?;
     let shutdown = signals::listen()?;
-    let dev = node::Dev { nodes: args.nodes.into(), coordinator: args.coordinator, data: args.data, shutdown };
-    super::serve(node::dev(manifest, dev))
+    super::serve(async {
+        // Until the nodes have stopped, the terminal is set to give single keys.
+        let mut keys = keys::listen()?;
+        let orders = keys.as_mut().and_then(keys::Keys::orders);
+        node::dev(manifest, node::DevOptions { nodes, coordinator, data, orders, shutdown }).await
+    })
 }

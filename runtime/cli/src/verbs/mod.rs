@@ -8,6 +8,7 @@ mod history;
 mod keygen;
 mod kill;
 mod members;
+mod new;
 mod reaper;
 mod resign;
 mod rollback;
@@ -34,6 +35,7 @@ use crate::find::MANIFEST;
 /// What to do.
 #[derive(Debug, Subcommand)]
 pub enum Verb {
+    New(new::Args),
     Run(run::Args),
     Dev(dev::Args),
     Check(check::Args),
@@ -61,6 +63,7 @@ pub enum Verb {
 pub fn run(cli: Cli) -> Result<(), Failure> {
     let global = &cli.global;
     match cli.verb {
+        Verb::New(args) => new::run(&args),
         Verb::Run(args) => run::run(args, global),
         Verb::Dev(args) => dev::run(args, global),
         Verb::Check(args) => check::run(&args, global),

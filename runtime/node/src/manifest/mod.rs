@@ -25,7 +25,7 @@ mod shape;
 pub use address::{BadAddress, Connect, HostPort};
 pub use error::{ManifestError, Problem};
 pub(crate) use model::MAX_CONFIG;
-pub use model::{Coordination, DigestAuth, Group, Manifest, Node, Sources, Store, Tls, Worker};
+pub use model::{Build, Coordination, Dev, DigestAuth, Group, Manifest, Node, Sources, Store, Tls, Worker};
 pub use schema::schema;
 
 use check::{Context, Environment};
@@ -47,7 +47,18 @@ impl Manifest {
     /// When the file cannot be read, or when anything in it is wrong, down to a component or folder that does not exist and
     /// an environment variable that is not set.
     pub fn load(path: impl AsRef<Path>) -> Result<Self, ManifestError> {
-        let path = path.as_ref();
+        Self::load_in(path.as_ref(), false)
+    }
+
+    /// The same for [`dev`](crate::dev()): with a `dev.build`, components need not be there yet, but what they are built from must be.
+    ///
+    /// # Errors
+    /// As [`Manifest::load`], but for that.
+    pub fn load_for_dev(path: impl AsRef<Path>) -> Result<Self, ManifestError> {
+        Self::load_in(path.as_ref(), true)
+    }
+
+    fn load_in(path: &Path, for_dev: bool) -> Result<Self, ManifestError> {
         let failed = |message: String, reason: &str, help: &str| {
             let problem = Problem::new("", None, message).because(reason).help(help);
             Err(ManifestError::new(path, String::new(), vec![problem]))
@@ -66,7 +77,7 @@ impl Manifest {
             }
         }
         match String::from_utf8(bytes) {
-            Ok(text) => Self::parse(&text, path),
+            Ok(text) => parse_in(&text, path, for_dev),
             Err(error) => {
                 let line =
                     error.as_bytes()[..error.utf8_error().valid_up_to()].iter().filter(|&&b| b == b'\n').count() + 1;
@@ -81,11 +92,11 @@ impl Manifest {
     /// # Errors
     /// As [`Manifest::load`], but for reading the file.
     pub fn parse(text: &str, path: impl AsRef<Path>) -> Result<Self, ManifestError> {
-        parse_in(text, path.as_ref(), &|name| std::env::var_os(name))
+        parse_in(text, path.as_ref(), false)
     }
 }
 
-fn parse_in(text: &str, path: &Path, environment: Environment<'_>) -> Result<Manifest, ManifestError> {
+fn parse_in(text: &str, path: &Path, for_dev: bool) -> Result<Manifest, ManifestError> {
     let (mut root, syntax) = DeTable::parse_recoverable(text);
     if !syntax.is_empty() {
         let problems = syntax.iter().take(MAX_SYNTAX_ERRORS).map(|error| syntax_problem(text, error)).collect();
@@ -111,7 +122,8 @@ fn parse_in(text: &str, path: &Path, environment: Environment<'_>) -> Result<Man
         }
     };
     let base = full.parent().unwrap_or(&full);
-    let mut cx = Context { places: &places, base, environment, problems };
+    let environment: Environment<'_> = &|name| std::env::var_os(name);
+    let mut cx = Context { places: &places, base, environment, for_dev, build: None, problems };
     let manifest = check::check(&mut cx, raw, &full);
     match manifest {
         Some(manifest) if cx.problems.is_empty() => Ok(manifest),

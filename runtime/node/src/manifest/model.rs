@@ -33,6 +33,8 @@ pub struct Manifest {
     pub store: Store,
     /// `[signatures]`
     pub signatures: Trust,
+    /// `[dev]`
+    pub dev: Dev,
     /// `[[group]]`, in the order in which they are written; never empty.
     pub groups: Vec<Group>,
 }
@@ -83,6 +85,24 @@ pub struct Store {
     pub max: u64,
     /// Bytes of compiled code.
     pub compiled: u64,
+}
+
+/// `[dev]`: what `bellwether dev` does besides.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Dev {
+    /// How the components are built, if it shall do that.
+    pub build: Option<Build>,
+    /// How many nodes it starts with; at least 1.
+    pub nodes: u16,
+}
+
+/// How components are built from sources.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Build {
+    /// What `sh` is given.
+    pub command: String,
+    /// The files and folders that the components are built from. They exist if the manifest was read for `dev`.
+    pub watch: Vec<PathBuf>,
 }
 
 /// `[coordination]`: the coordinator and the session.

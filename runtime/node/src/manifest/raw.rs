@@ -25,6 +25,8 @@ pub(super) struct RawManifest {
     pub store: Option<RawStore>,
     /// Whose signatures components need.
     pub signatures: Option<RawSignatures>,
+    /// What `bellwether dev` does for whoever writes the component. A node that runs by itself takes no notice of it.
+    pub dev: Option<RawDev>,
     /// The groups that this node takes part in, one `[[group]]` each.
     #[schemars(required, length(min = 1, max = 1000))]
     pub group: Option<Vec<RawGroup>>,
@@ -109,6 +111,21 @@ pub(super) struct RawSignatures {
     /// The public keys that count, as `bellwether keygen` writes them: `<name>:ed25519:<base64>`.
     #[schemars(length(max = 64), extend("default" = [], "examples" = [["release:ed25519:xmRzEnSMS+zFbNGQWdcyBfmIWrFcUTiEvsPuGwI1vqM="]]))]
     pub keys: Option<Vec<String>>,
+}
+
+/// What `bellwether dev` does for whoever writes the component. A node that runs by itself takes no notice of it.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RawDev {
+    /// The command that builds the component, run by `sh` in the manifest's folder: at start, and whenever what `watch` names has changed.
+    #[schemars(extend("examples" = ["cargo build --release --target wasm32-wasip2"]))]
+    pub build: Option<String>,
+    /// The files and folders that the component is built from. Hidden files do not count.
+    #[schemars(length(min = 1, max = 64), extend("default" = ["src"]))]
+    pub watch: Option<Vec<PathBuf>>,
+    /// How many nodes `bellwether dev` starts with, 1 to 64.
+    #[schemars(range(min = 1, max = 64), extend("default" = 3))]
+    pub nodes: Option<u16>,
 }
 
 /// The coordinator: where the elections and registries are kept.

@@ -24,6 +24,9 @@ const RESTORING: &str = "effects are refused while a snapshot is taken or restor
 /// Lines of the record that a step may make; the guest's own limits end it long before.
 const MAX_RECORD: usize = 10_000;
 
+/// Makes the instances that do a member's tasks.
+pub(super) type Pools = Box<dyn Fn(Arc<Member>) -> WorkerPool + Send>;
+
 /// The group, as this node sees it.
 pub(super) struct World {
     this: Arc<Member>,
@@ -44,7 +47,10 @@ struct Inner {
     state_fails: Option<StateFailure>,
     calls: Vec<String>,
     log: Vec<String>,
-    pool: Option<WorkerPool>,
+    /// None if the component does no tasks.
+    pools: Option<Pools>,
+    /// The members that did some already.
+    working: BTreeMap<NodeId, WorkerPool>,
 }
 
 /// What a step left behind.
@@ -69,9 +75,11 @@ impl World {
         Arc::new(Self { this: Arc::new(this), access, inner: Mutex::new(Inner { state, ..Inner::default() }) })
     }
 
-    /// The members' instances do their tasks here.
-    pub fn set_pool(&self, pool: Option<WorkerPool>) {
-        lock(&self.inner).pool = pool;
+    /// Tasks are done by these from now on: each member has its own, and this node too.
+    pub fn set_pools(&self, pools: Option<Pools>) {
+        let mut inner = lock(&self.inner);
+        inner.pools = pools;
+        inner.working.clear();
     }
 
     pub fn set_epoch(&self, epoch: Option<Epoch>) {
@@ -135,12 +143,18 @@ impl World {
         lock(&self.inner).state.iter().map(|(key, entry)| (key.clone(), entry.value.to_vec())).collect()
     }
 
+    /// What does this node's tasks.
     pub fn pool(&self) -> Option<WorkerPool> {
-        lock(&self.inner).pool.clone()
+        lock(&self.inner).pool(&self.this)
     }
 }
 
 impl Inner {
+    fn pool(&mut self, member: &Arc<Member>) -> Option<WorkerPool> {
+        let pools = self.pools.as_ref()?;
+        Some(self.working.entry(member.id.clone()).or_insert_with(|| pools(member.clone())).clone())
+    }
+
     fn note(&mut self, call: String) {
         if self.calls.len() < MAX_RECORD {
             self.calls.push(call);
@@ -234,6 +248,8 @@ fn fit(op: &StateOp) -> Result<(), StateError> {
 /// The world as one instance sees it.
 pub(super) struct Seen {
     pub world: Arc<World>,
+    /// The node that the instance is on.
+    pub this: Arc<Member>,
     /// Whether it hears the callbacks; otherwise it does tasks.
     pub callbacks: bool,
     /// Off while `snapshot` or `restore` runs.
@@ -241,8 +257,15 @@ pub(super) struct Seen {
 }
 
 impl Seen {
-    pub fn new(world: &Arc<World>, callbacks: bool) -> Arc<Self> {
-        Arc::new(Self { world: world.clone(), callbacks, effects: AtomicBool::new(true) })
+    /// An instance of this node that hears the callbacks.
+    pub fn here(world: &Arc<World>) -> Arc<Self> {
+        let this = world.this.clone();
+        Arc::new(Self { world: world.clone(), this, callbacks: true, effects: AtomicBool::new(true) })
+    }
+
+    /// An instance that does the tasks of a member.
+    pub fn at(world: &Arc<World>, this: Arc<Member>) -> Arc<Self> {
+        Arc::new(Self { world: world.clone(), this, callbacks: false, effects: AtomicBool::new(true) })
     }
 
     fn term(&self) -> Option<Epoch> {
@@ -312,11 +335,11 @@ impl Seen {
             if assignment.to == self.world.this.id {
                 return Err(WorkError::Other("a node cannot hand work to itself".into()));
             }
-            if !inner.members.iter().any(|member| member.id == assignment.to) {
+            let Some(member) = inner.members.iter().find(|member| member.id == assignment.to).cloned() else {
                 return Err(WorkError::UnknownMember);
-            }
+            };
             inner.note(format!("workers.send {to} {}", shown(&assignment.payload)));
-            (inner.answers.get(to).cloned(), inner.pool.clone())
+            (inner.answers.get(to).cloned(), inner.pool(&member))
         };
         match (reaction, pool) {
             (Some(Reaction::Answer(answer)), _) => Ok(answer.into()),
@@ -336,7 +359,7 @@ impl Seen {
 
 impl Host for Seen {
     fn this(&self) -> Arc<Member> {
-        self.world.this.clone()
+        self.this.clone()
     }
 
     fn members(&self) -> Arc<[Arc<Member>]> {

@@ -14,7 +14,7 @@ use bellwether_guest::grants::{Origin, StateGrant};
 use bellwether_guest::{Component, Engine, Grants, Host, Limits, Linked, PoolOptions, WorkerPool};
 
 use super::document::{Demotion, File, Returns, Scenario, State, Step};
-use super::host::{Guest, Record, Seen, World, node_id};
+use super::host::{Guest, Pools, Record, Seen, World, node_id};
 use super::report::{StepReport, compare};
 use crate::shared::lock;
 
@@ -187,19 +187,20 @@ impl Play<'_> {
 
     /// Tasks go to instances of this release from now on.
     fn promote(&mut self, release: Release) {
-        let world = self.world.clone();
-        let hosts = move || Seen::new(&world, false) as Arc<dyn Host>;
-        let pool = release
-            .tasks
-            .exports()
-            .worker
-            .then(|| WorkerPool::new(release.tasks.clone(), PoolOptions::default(), Arc::new(hosts)));
-        self.world.set_pool(pool);
+        let (world, tasks) = (self.world.clone(), release.tasks.clone());
+        let pools = release.tasks.exports().worker.then(|| {
+            Box::new(move |member: Arc<Member>| {
+                let world = world.clone();
+                let hosts = move || Seen::at(&world, member.clone()) as Arc<dyn Host>;
+                WorkerPool::new(tasks.clone(), PoolOptions::default(), Arc::new(hosts))
+            }) as Pools
+        });
+        self.world.set_pools(pools);
         self.release = release;
     }
 
     async fn instantiate(&self) -> Result<Guest, String> {
-        let seen = Seen::new(&self.world, true);
+        let seen = Seen::here(&self.world);
         let instance = self.release.callbacks.instantiate(seen.clone()).await;
         Ok(Guest { instance: instance.map_err(|error| error.to_string())?, seen })
     }

@@ -1,6 +1,7 @@
 //! From the manifest as it is written to the manifest as the node uses it: checks what a schema cannot say.
 
 mod coordination;
+mod dev;
 mod group;
 mod node;
 mod sources;
@@ -34,6 +35,10 @@ pub(super) struct Context<'c> {
     pub base: &'c Path,
     /// The node's environment.
     pub environment: Environment<'c>,
+    /// Whether this is for `bellwether dev`: components that it builds need not be there yet, but their sources must.
+    pub for_dev: bool,
+    /// The command that builds them, if there is one.
+    pub build: Option<String>,
     /// What was found.
     pub problems: Vec<Problem>,
 }
@@ -45,9 +50,11 @@ pub(super) fn check(cx: &mut Context<'_>, raw: RawManifest, path: &Path) -> Opti
     let sources = sources::check(cx, raw.sources.unwrap_or_default());
     let store = sources::store(cx, raw.store.unwrap_or_default());
     let signatures = sources::signatures(cx, raw.signatures.unwrap_or_default());
+    let dev = dev::check(cx, raw.dev.unwrap_or_default());
+    cx.build = dev.build.as_ref().map(|build| build.command.clone());
     let groups = group::check_all(cx, raw.group.unwrap_or_default());
     let (path, node, coordination) = (path.to_owned(), node?, coordination?);
-    Some(Manifest { path, node, coordination, sources, store, signatures, groups: groups? })
+    Some(Manifest { path, node, coordination, sources, store, signatures, dev, groups: groups? })
 }
 
 impl Context<'_> {

@@ -51,7 +51,16 @@ pub(super) fn signatures(cx: &mut Context<'_>, raw: RawSignatures) -> Trust {
 pub(super) fn component(cx: &mut Context<'_>, key: &str, text: &str) -> Option<Reference> {
     let nameless = text.is_empty() || text.contains('\0');
     match Reference::parse(text, Path::new("")) {
-        Ok(Reference::File(path)) => cx.file(key, &path, "the component").map(Reference::File),
+        Ok(Reference::File(path)) if cx.for_dev && cx.build.is_some() => cx.path(key, &path).map(Reference::File),
+        Ok(Reference::File(path)) => {
+            let file = cx.file(key, &path, "the component");
+            if let (None, Some(build), Some(problem)) = (&file, &cx.build, cx.problems.last_mut()) {
+                problem
+                    .help
+                    .push(format!("build it: `{build}`, in the manifest's folder; `bellwether dev` does so by itself"));
+            }
+            file.map(Reference::File)
+        }
         Err(_) if nameless => cx.file(key, Path::new(text), "the component").map(Reference::File),
         Ok(other) => Some(other),
         Err(error) => {
