@@ -24,7 +24,7 @@ fn group() -> GroupName {
 }
 
 fn wanted(digest: &str) -> Wanted {
-    let component = Artifact { reference: "file:/x".into(), digest: digest.into(), signatures: Vec::new() };
+    let component = Artifact { reference: "file:/x".into(), digest: digest.into() };
     Wanted { component, worker: None, config: None }
 }
 
