@@ -5,6 +5,8 @@ use std::path::{Path, PathBuf};
 use std::pin::Pin;
 
 use bellwether_node::admin::AdminAddress;
+pub use bellwether_node::compiler::Confinement;
+use bellwether_node::compiler::{self, Program, Served};
 use bellwether_node::manifest::{Manifest, ManifestError};
 use bellwether_node::scenario::TestOptions;
 use bellwether_node::source::store::Store;
@@ -41,9 +43,28 @@ pub fn store(path: &Path, color: bool) -> Result<Store, Failure> {
         .map_err(|error| Failure::new(Exit::Local, error.to_string()))
 }
 
+/// The verb by which a node has a component compiled.
+pub const COMPILE: &str = "compile";
+
+/// A process of this program.
+fn compiler() -> Program {
+    Program::itself(COMPILE)
+}
+
+/// Compiles what stdin holds, and writes the code to stdout.
+pub fn compile(confinement: &Confinement) -> Result<(), Failure> {
+    let failed = "the component cannot be compiled";
+    match compiler::serve(confinement, std::io::stdin().lock(), std::io::stdout().lock()) {
+        Ok(Served::Compiled) => Ok(()),
+        Ok(Served::Refused(why)) => Err(Failure::new(Exit::Component, failed).why(why)),
+        Err(error) => Err(Failure::new(Exit::Local, failed).why(error)),
+    }
+}
+
 /// Runs one node until `shutdown`.
 pub async fn run(manifest: Manifest, shutdown: Shutdown) -> Result<(), Failure> {
-    bellwether_node::run(manifest, RunOptions { shutdown }).await.map_err(|error| failure(&error))
+    let options = RunOptions { shutdown, compiler: Some(compiler()) };
+    bellwether_node::run(manifest, options).await.map_err(|error| failure(&error))
 }
 
 /// What `dev` takes.
@@ -61,7 +82,7 @@ pub struct Dev {
 /// Runs several nodes in this process until `shutdown`.
 pub async fn dev(manifest: Manifest, dev: Dev) -> Result<(), Failure> {
     let Dev { nodes, coordinator, data, shutdown } = dev;
-    let options = DevOptions { nodes, coordinator, data, shutdown };
+    let options = DevOptions { nodes, coordinator, data, shutdown, compiler: Some(compiler()) };
     bellwether_node::dev(manifest, options).await.map_err(|error| failure(&error))
 }
 
@@ -148,5 +169,6 @@ mod tests {
         for (kind, code) in codes {
             assert_eq!(i32::from(exit_of(kind)), code);
         }
+        assert_eq!(i32::from(Exit::Component), i32::from(compiler::REFUSED), "nodes understand it");
     }
 }

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 
 use bellwether_core::id::NodeId;
+use bellwether_guest::compiler::Program;
 use futures::FutureExt;
 use futures::stream::{FuturesUnordered, StreamExt};
 use tokio::sync::oneshot;
@@ -26,6 +27,8 @@ pub struct DevOptions {
     pub data: Option<PathBuf>,
     /// When to stop.
     pub shutdown: Shutdown,
+    /// The program that compiles components; none compiles them in this process.
+    pub compiler: Option<Program>,
 }
 
 /// A node of this process, and the way to end it as a crash would.
@@ -69,7 +72,7 @@ pub async fn dev(manifest: Manifest, options: DevOptions) -> Result<(), NodeErro
     if manifest.node.admin == AdminAddress::Unix(manifest.node.data_dir.join(ADMIN_SOCKET)) {
         manifest.node.admin = AdminAddress::Unix(data.join(ADMIN_SOCKET));
     }
-    let process = Process::new(&data.join("compiled"), manifest.store.compiled)?;
+    let process = Process::new(&data.join("compiled"), manifest.store.compiled, options.compiler.clone())?;
     let coordinator = coordinator(&manifest)?;
     let residents = Arc::new(Residents::default());
     let admin = AdminServer::bind_nodes(&manifest.node.admin, residents.clone(), AdminOptions::default()).await?;

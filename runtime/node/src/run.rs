@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use bellwether_guest::compiler::Program;
 use futures::future::BoxFuture;
 
 use crate::admin::AdminServer;
@@ -21,6 +22,8 @@ pub(crate) const ADMIN_GRACE: Duration = Duration::from_secs(1);
 pub struct RunOptions {
     /// When to stop.
     pub shutdown: Shutdown,
+    /// The program that compiles components; none compiles them in this process.
+    pub compiler: Option<Program>,
 }
 
 /// Runs one node until `shutdown`; then it demotes its guests, drains its tasks, leaves its groups and closes its session.
@@ -28,7 +31,7 @@ pub struct RunOptions {
 /// # Errors
 /// When something that it needs is not there, or when the coordinator refuses it for good.
 pub async fn run(manifest: Manifest, options: RunOptions) -> Result<(), NodeError> {
-    let process = Process::new(&manifest.node.data_dir.join("compiled"), manifest.store.compiled)?;
+    let process = Process::new(&manifest.node.data_dir.join("compiled"), manifest.store.compiled, options.compiler)?;
     let coordinator = coordinator(&manifest)?;
     let mut node = Running::start(&process, &manifest, coordinator).await?;
     let admin = match AdminServer::bind(&manifest.node.admin, Arc::clone(&node.control) as _).await {
