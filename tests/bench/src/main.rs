@@ -40,6 +40,23 @@ enum Peers {
     All,
 }
 
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Language {
+    /// QuickJS
+    Javascript,
+    /// CPython, 18 MB
+    Python,
+}
+
+impl Language {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Javascript => "javascript",
+            Self::Python => "python",
+        }
+    }
+}
+
 /// Bellwether beside Curator and Kazoo, in turn, on one ZooKeeper.
 #[derive(Debug, Parser)]
 struct Options {
@@ -72,6 +89,9 @@ struct Options {
     /// swap: what the state has, in KiB
     #[arg(long, value_delimiter = ',', default_value = "0,64,1024")]
     states: Vec<usize>,
+    /// swap: guests in these languages too, which guests/LANGUAGE/build.sh builds; a tenth as many tasks a second
+    #[arg(long, value_delimiter = ',')]
+    languages: Vec<Language>,
     /// swap: tasks a second
     #[arg(long, default_value_t = 2000, value_parser = clap::value_parser!(u64).range(1..=100_000))]
     rate: u64,
@@ -143,10 +163,14 @@ fn main() -> Result<()> {
         }
         if wanted(Name::Swap) {
             let (rate, rest) = (options.rate, pause);
-            for state in options.states.iter().map(|kib| kib << 10) {
-                let plan = swap::Plan { state, swaps: options.operations, rest, rate };
-                let measured = swap::run(&server, &state.to_string(), &plan)?;
-                tell(Row::swap(state, round, &measured));
+            let states = options.states.iter().map(|kib| swap::Swapped::State(kib << 10));
+            for what in states.chain(options.languages.iter().map(|language| swap::Swapped::Language(language.name())))
+            {
+                // Interpreters do fewer tasks a second.
+                let rate = if matches!(what, swap::Swapped::Language(_)) { rate / 10 } else { rate };
+                let plan = swap::Plan { what, swaps: options.operations, rest, rate };
+                let measured = swap::run(&server, &what.to_string().replace(' ', "-"), &plan)?;
+                tell(Row::swap(what, round, &measured));
                 measured.failed.iter().for_each(|(why, calls)| eprintln!("{calls} calls failed: {why}"));
             }
             let quiet = Duration::from_secs(5);
