@@ -4,6 +4,7 @@ pub mod busy;
 pub mod checker;
 pub mod cli;
 pub mod cluster;
+pub mod components;
 pub mod guests;
 pub mod load;
 pub mod measure;

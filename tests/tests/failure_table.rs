@@ -1,17 +1,25 @@
 //! Each way in which a swap can fail, at each of its steps. Whatever it is, the old release serves on with the state, the term and the
 //! session it had; `status` and `history` say what happened; and nothing is left behind, however often it happens.
 
-use std::path::PathBuf;
+#![allow(clippy::unwrap_used, reason = "the server is shared with tests that fail by panicking")]
+
+use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
+use bellwether_tests::cli::Cli;
 use bellwether_tests::cluster::{Cluster, Node, PATIENCE};
-use bellwether_tests::guests::{guest, guest_bytes};
+use bellwether_tests::components::{too_much_for_the_compiler, with_section};
+use bellwether_tests::guests::guest_bytes;
 use bellwether_tests::load::{Tally, sessions, swap};
 use bellwether_tests::measure::{megabytes, print, resident, threads_and_files};
+use bellwether_tests::registry::digest;
 use bellwether_tests::zookeeper::Server;
 use serde_json::Value;
 use tempfile::TempDir;
+
+#[path = "../../runtime/source/tests/support/mod.rs"]
+mod support;
 
 /// The group that is swapped: a leader that hands out numbered pieces of work, and a worker that does them.
 const GROUP: &str = "busy";
@@ -44,7 +52,8 @@ enum End {
 struct Row {
     what: &'static str,
     at: At,
-    component: PathBuf,
+    /// A file, or what else names a component.
+    component: String,
     /// What the guest `faulty` is told to do wrong.
     fault: Option<&'static str>,
     end: End,
@@ -59,23 +68,6 @@ const OTHER_TYPES: &str = r#"(component
     (func $elected (param "epoch" u32) (canon lift (core func $i "f")))
     (instance $lifecycle (export "on-elected" (func $elected)))
     (export "bellwether:runtime/lifecycle@0.1.0" (instance $lifecycle)))"#;
-
-/// Appends a section to a component; each kind may come any number of times, in any order.
-fn with_section(component: &[u8], id: u8, content: &[u8]) -> Vec<u8> {
-    let mut bytes = component.to_vec();
-    bytes.push(id);
-    let mut size = content.len();
-    loop {
-        let more = size >= 0x80;
-        bytes.push(size as u8 & 0x7f | if more { 0x80 } else { 0 });
-        size >>= 7;
-        if !more {
-            break;
-        }
-    }
-    bytes.extend(content);
-    bytes
-}
 
 /// The core modules that a component has at its top: where the next one stands.
 fn modules(component: &[u8]) -> Result<u8> {
@@ -98,33 +90,66 @@ fn modules(component: &[u8]) -> Result<u8> {
     Ok(count)
 }
 
-/// The files that are swapped to.
-struct Files(TempDir);
+/// The files that are swapped to, each signed by the key that the nodes trust but for those that are about signatures.
+struct Files {
+    folder: TempDir,
+    /// The key.
+    trusted: String,
+}
 
 impl Files {
     fn new() -> Result<Self> {
         let folder = TempDir::with_prefix("bw-")?;
         let put = |name: &str, bytes: &[u8]| std::fs::write(folder.path().join(name), bytes);
+        for guest in ["probe", "faulty", "minimal"] {
+            put(&format!("{guest}.wasm"), &guest_bytes(guest))?;
+        }
         let probe = guest_bytes("probe");
         put("truncated.wasm", &probe[..probe.len() / 2])?;
         put("module.wasm", &wat::parse_str("(module)")?)?;
         // A core module whose code is none.
         put("corrupt.wasm", &with_section(&probe, 1, b"\0asm\x01\0\0\0\x0a\x03\x01\xff\xff"))?;
+        put("heavy.wasm", &too_much_for_the_compiler(&probe))?;
         put("bare.wasm", &wat::parse_str("(component)")?)?;
         put("types.wasm", &wat::parse_str(OTHER_TYPES)?)?;
         // One more core module, whose start function traps, and an instance of it.
         let trap = wat::parse_str("(module (func unreachable) (start 0))")?;
         let start = with_section(&with_section(&probe, 1, &trap), 2, &[1, 0, modules(&probe)?, 0]);
         put("start.wasm", &start)?;
-        Ok(Self(folder))
+        let at = |name: &str| folder.path().join(name).display().to_string();
+        let keygen = |name: &str| Cli::new().run(["keygen", name, "--out", &at(&format!("{name}.key"))])?.ok();
+        let (trusted, _) = (keygen("release")?, keygen("stranger")?);
+        let sign = |key: &str, file: &str| Cli::new().run(["sign", "--key", &at(&format!("{key}.key")), file])?.ok();
+        for entry in std::fs::read_dir(folder.path())? {
+            let path = entry?.path();
+            if path.extension().is_some_and(|extension| extension == "wasm") {
+                sign("release", &path.display().to_string())?;
+            }
+        }
+        // Components as good as any.
+        for (name, variant) in [("unsigned.wasm", b'u'), ("strange.wasm", b's'), ("forged.wasm", b'f')] {
+            put(name, &with_section(&probe, 0, &[1, b'v', variant]))?;
+        }
+        sign("stranger", &at("strange.wasm"))?;
+        std::fs::copy(at("probe.wasm.sig"), at("forged.wasm.sig"))?;
+        Ok(Self { trusted: trusted.trim().to_owned(), folder })
     }
 
-    fn at(&self, name: &str) -> PathBuf {
-        self.0.path().join(name)
+    fn at(&self, name: &str) -> String {
+        self.folder.path().join(name).display().to_string()
     }
 }
 
-fn table(files: &Files) -> Vec<Row> {
+/// A server that has something else than it should have.
+async fn liar(probe: Vec<u8>) -> support::Server {
+    support::Server::start(true, move |request| match request.path.as_str() {
+        "/torn.wasm" => support::Reply::Short(probe.len(), probe[..99].to_vec()),
+        _ => support::Reply::Bytes(probe.clone()),
+    })
+    .await
+}
+
+fn table(files: &Files, liar: &support::Server) -> Vec<Row> {
     let of_file = |what, name: &str, step, words| Row {
         what,
         at: At::Leader,
@@ -133,22 +158,38 @@ fn table(files: &Files) -> Vec<Row> {
         end: End::RolledBack(step),
         words,
     };
-    let of_guest =
-        |what, at, fault, end, words| Row { what, at, component: guest("faulty"), fault: Some(fault), end, words };
+    let elsewhere = |what, component: String, words| Row { component, ..of_file(what, "", "fetch", words) };
+    let hex = digest(b"a component that nobody has");
+    let at_liar =
+        |name: &str| format!("https://localhost:{}/{name}#sha256={}", liar.address.port(), &hex["sha256:".len()..]);
+    let of_guest = |what, at, fault, end, words| Row {
+        what,
+        at,
+        component: files.at("faulty.wasm"),
+        fault: Some(fault),
+        end,
+        words,
+    };
     let restore = |what, fault, words| of_guest(what, At::Leader, fault, End::RolledBack("restore"), words);
     let present = |what, fault, words| of_guest(what, At::Leader, fault, End::RolledBack("present"), words);
     vec![
         of_file("no such file", "nowhere.wasm", "read", &["nowhere.wasm", "no such file"]),
-        // What is not what was asked for, by digest or signature, belongs here: both fail at `read`.
+        elsewhere("another digest", at_liar("other.wasm"), &["replaced, cut short or tampered with"]),
+        elsewhere("cut off on the way", at_liar("torn.wasm"), &["broke off"]),
+        elsewhere("a digest that nobody has", hex.clone(), &["it is not there", "does not hold"]),
+        of_file("no signature", "unsigned.wasm", "verify", &["is not signed"]),
+        of_file("a stranger's signature", "strange.wasm", "verify", &["does not know"]),
+        of_file("the signature of another component", "forged.wasm", "verify", &["\"release\" is not one over"]),
         of_file("a core module", "module.wasm", "read", &["core WebAssembly module"]),
         of_file("a truncated file", "truncated.wasm", "compile", &["truncated or damaged"]),
         of_file("a corrupt section", "corrupt.wasm", "compile", &["not a valid component"]),
+        of_file("too much for the compiler", "heavy.wasm", "compile", &["the compiler needed more than", "of memory"]),
         of_file("no lifecycle", "bare.wasm", "check", &["does not export `bellwether:runtime/lifecycle@0.1.0`"]),
         of_file("other types", "types.wasm", "check", &["`lifecycle.on-elected` has the wrong type"]),
         Row {
             what: "an import that is not granted",
             at: At::Poor,
-            component: guest("probe"),
+            component: files.at("probe.wasm"),
             fault: None,
             end: End::RolledBack("check"),
             words: &["bellwether:runtime/workers", "workers = true"],
@@ -218,7 +259,7 @@ fn fails(cluster: &Cluster, leader: &Node, worker: &Node, row: &Row, round: &str
     // Each round's release is another one, since a bad one is not tried again.
     let mut config = vec![("round", round)];
     config.extend(row.fault.map(|fault| ("fault", fault)));
-    let report = swap(node, group, Some(&row.component), &config)?;
+    let report = swap(node, group, Some(Path::new(&row.component)), &config)?;
     let last = match row.end {
         End::RolledBack(step) => {
             ensure!(report["outcome"] == "rolled-back" && report["step"] == step, "{report:#}");
@@ -276,7 +317,14 @@ fn failure_table() -> Result<()> {
     };
     let server = Server::start()?;
     let files = Files::new()?;
-    let done = files.at("done");
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
+    let liar = runtime.block_on(liar(guest_bytes("probe")));
+    let sources = format!(
+        "\n[sources]\nca = {:?}\n[signatures]\nrequired = true\nkeys = [{:?}]\n",
+        liar.ca.display().to_string(),
+        files.trusted
+    );
+    let done = Path::new(&files.at("done")).to_owned();
     std::fs::create_dir(&done)?;
     let busy = format!(
         "[group.config]\non-tick = \"batch 8 4000 /done\"\n[group.tick]\nevery = \"10ms\"\n[group.limits]\ncallback = \"5s\"\n\
@@ -287,15 +335,16 @@ fn failure_table() -> Result<()> {
         .session_timeout(Duration::from_secs(6))
         // The allocator's pools a thread, which fill at random, would hide what is measured.
         .env("MALLOC_ARENA_MAX", "1")
-        .group(GROUP, guest("probe"), &busy)
-        .group(POOR, guest("minimal"), "[group.grants]\nworkers = false\n")
+        .coordination(&sources)
+        .group(GROUP, files.at("probe.wasm"), &busy)
+        .group(POOR, files.at("minimal.wasm"), "[group.grants]\nworkers = false\n")
         .start()?;
     cluster.wait_ready()?;
     let leader = cluster.wait_leader(GROUP)?;
     let (worker, leader) = (cluster.node(1 - leader), cluster.node(leader));
     Tally::beyond(&cluster, leader, GROUP, 0)?;
 
-    let table = table(&files);
+    let table = table(&files, &liar);
     let mut holdings: Vec<[Held; 2]> = Vec::new();
     for round in 0..rounds {
         for row in &table {

@@ -189,6 +189,32 @@ fn a_node_that_lacks_a_component_takes_it_from_another() -> Result<()> {
 }
 
 #[test]
+fn a_component_that_the_leader_lacks_is_found_at_another_node() -> Result<()> {
+    let zookeeper = Server::start()?;
+    let cluster = Cluster::builder(zookeeper.address()).nodes(3).group("g", guest("minimal"), "").start()?;
+    cluster.wait_ready()?;
+    let leader = cluster.wait_leader("g")?;
+    let others: Vec<&Node> =
+        cluster.nodes().iter().enumerate().filter(|(index, _)| *index != leader).map(|(_, node)| node).collect();
+    let [holder, lacking] = others[..] else { anyhow::bail!("there are {} workers", others.len()) };
+    assert_eq!(swap(holder, &guest("probe").display().to_string())?["outcome"], "committed");
+    // Workers are told of nobody (`watch = "leader"`): it asks the leader, and then who is in the group.
+    assert_eq!(swap(lacking, &digest(&guest_bytes("probe")))?["outcome"], "committed");
+    let from = format!("node {}", holder.id());
+    lacking.wait_log(0, "where it came from", |line| {
+        line.text.contains("obtained a component")
+            && line.json.pointer("/fields/from").and_then(Value::as_str) == Some(from.as_str())
+    })?;
+    // What nobody has: each of the others was asked.
+    let report = swap(lacking, &digest(b"nobody has this"))?;
+    let reason = report["reason"].as_str().context("no reason")?;
+    for node in [holder, cluster.node(leader)] {
+        assert!(reason.contains(&format!("node {}: ", node.id())), "{} was not asked: {reason}", node.id());
+    }
+    Ok(())
+}
+
+#[test]
 fn an_address_is_taken_at_its_digest_and_its_server_by_its_authority() -> Result<()> {
     let zookeeper = Server::start()?;
     let component = guest_bytes("minimal");

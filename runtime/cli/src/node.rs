@@ -5,6 +5,8 @@ use std::path::{Path, PathBuf};
 use std::pin::Pin;
 
 use bellwether_node::admin::AdminAddress;
+pub use bellwether_node::compiler::Confinement;
+use bellwether_node::compiler::{self, Program, Served};
 use bellwether_node::manifest::{Manifest, ManifestError};
 use bellwether_node::reaper::{self, AttendError};
 pub use bellwether_node::reaper::{Attended, ReaperProgram};
@@ -49,9 +51,27 @@ pub fn store(path: &Path, color: bool) -> Result<Store, Failure> {
         .map_err(|error| Failure::new(Exit::Local, error.to_string()))
 }
 
+/// The verb by which a node has a component compiled.
+pub const COMPILE: &str = "compile";
+
+/// A process of this program.
+pub fn compiler() -> Program {
+    Program::itself(COMPILE)
+}
+
+/// Compiles what stdin holds, and writes the code to stdout.
+pub fn compile(confinement: &Confinement) -> Result<(), Failure> {
+    let failed = "the component cannot be compiled";
+    match compiler::serve(confinement, std::io::stdin().lock(), std::io::stdout().lock()) {
+        Ok(Served::Compiled) => Ok(()),
+        Ok(Served::Refused(why)) => Err(Failure::new(Exit::Component, failed).why(why)),
+        Err(error) => Err(Failure::new(Exit::Local, failed).why(error)),
+    }
+}
+
 /// Runs one node until `shutdown`, with a reaper beside it.
 pub async fn run(manifest: Manifest, shutdown: Shutdown, reaper: ReaperProgram) -> Result<(), Failure> {
-    let options = RunOptions { shutdown, reaper: Some(reaper) };
+    let options = RunOptions { shutdown, compiler: Some(compiler()), reaper: Some(reaper) };
     bellwether_node::run(manifest, options).await.map_err(|error| failure(&error))
 }
 
@@ -155,5 +175,6 @@ mod tests {
         for (kind, code) in codes {
             assert_eq!(i32::from(exit_of(kind)), code);
         }
+        assert_eq!(i32::from(Exit::Component), i32::from(compiler::REFUSED), "nodes understand it");
     }
 }

@@ -104,7 +104,7 @@ fn node(name: &str) -> NodeId {
 }
 
 fn wanted(name: &str) -> Wanted {
-    let component = Artifact { reference: format!("file:/{name}"), digest: name.repeat(16), signatures: Vec::new() };
+    let component = Artifact { reference: format!("file:/{name}"), digest: name.repeat(16) };
     Wanted { component, worker: None, config: None }
 }
 

@@ -79,7 +79,7 @@ pub enum Callback {
     /// `handover.snapshot`.
     Snapshot,
     /// `handover.restore`.
-    Restore(Arc<[u8]>),
+    Restore(GuestState),
 }
 
 impl Callback {
@@ -98,13 +98,17 @@ impl Callback {
     }
 }
 
+/// What an instance hands over to the next, in the very allocation in which it came from the guest: while it is on its way, callbacks
+/// wait.
+pub type GuestState = Arc<Vec<u8>>;
+
 /// What a callback that succeeded gave back.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Returned {
     /// Nothing.
     Done,
     /// The guest's state.
-    Snapshot(Arc<[u8]>),
+    Snapshot(GuestState),
 }
 
 /// How a call into a guest failed.

@@ -2,9 +2,8 @@
 //! try the bad one again.
 
 use std::collections::VecDeque;
-use std::sync::Arc;
 
-use crate::callback::{PrepareFailure, Prepared, Step};
+use crate::callback::{GuestState, PrepareFailure, Prepared, Step};
 use crate::command::{Command, Level, SwapOutcome};
 use crate::config::Probation;
 use crate::guest::Guest;
@@ -25,7 +24,7 @@ pub(crate) struct Trial {
     callbacks: Outcomes,
     /// The release before, and the state that it gave when it handed over.
     previous: Option<ReleaseId>,
-    pub handed: Option<Arc<[u8]>>,
+    pub handed: Option<GuestState>,
     /// Whether that is kept when the release has proved itself: the group may go back as long as a rollout is under way.
     pub keep: bool,
     /// Whether it has proved itself.
@@ -60,7 +59,7 @@ impl Trial {
         rollback: bool,
         to: ReleaseId,
         from: Option<ReleaseId>,
-        handed: Option<Arc<[u8]>>,
+        handed: Option<GuestState>,
     ) {
         self.release = Some(to);
         self.failures = 0;

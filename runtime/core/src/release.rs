@@ -34,9 +34,6 @@ pub struct Artifact {
     pub reference: String,
     /// Its SHA-256, in hex: whatever is obtained must have it.
     pub digest: String,
-    /// Signatures that came with it.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub signatures: Vec<String>,
 }
 
 /// What a group shall run. Grants and limits stay those of each node's own manifest: who can write to the coordinator must

@@ -4,10 +4,9 @@
 //! and the new one is told of the present; only when it has taken all of that does it count. Until then the old one has
 //! not been told anything, so that going back is simply going on.
 
-use std::sync::Arc;
 use std::time::Duration;
 
-use crate::callback::{CallFailure, Callback, Cause, PrepareFailure, Prepared, Returned, Step};
+use crate::callback::{CallFailure, Callback, Cause, GuestState, PrepareFailure, Prepared, Returned, Step};
 use crate::command::{Command, SwapOutcome};
 use crate::event::Source;
 use crate::guest::{GaveUp, Guest, Live, Present, Running};
@@ -35,7 +34,7 @@ pub(crate) struct Swap {
     /// Whether it was ended through no fault of its release.
     pub interrupted: bool,
     /// What was handed over, kept until the new release has proved itself.
-    pub handed: Option<Arc<[u8]>>,
+    pub handed: Option<GuestState>,
     pub began: Moment,
     step_since: Moment,
     pub steps: Vec<(Step, Duration)>,
@@ -48,7 +47,7 @@ pub(crate) enum Hand {
     /// The old instance's.
     Snapshot,
     /// The last that the release to go back to has given itself.
-    Kept(Arc<[u8]>),
+    Kept(GuestState),
     /// None.
     Nothing,
 }
@@ -99,7 +98,7 @@ impl Swap {
     }
 
     /// A way back: to a release that ran before, with the state that it gave last.
-    pub fn back(to: ReleaseId, state: Option<Arc<[u8]>>, why: String, instance: InstanceId, now: Moment) -> Self {
+    pub fn back(to: ReleaseId, state: Option<GuestState>, why: String, instance: InstanceId, now: Moment) -> Self {
         let hand = state.map_or(Hand::Nothing, Hand::Kept);
         Self { hand, why: Some(why), returns: true, ..Self::new(None, Source::Earlier(to), instance, now) }
     }

@@ -14,6 +14,7 @@ use sha2::{Digest, Sha256};
 use wasmtime::Engine;
 use wasmtime::component::Component;
 
+use crate::compiler;
 use crate::error::EngineError;
 
 const SUFFIX: &str = "cwasm";
@@ -91,7 +92,7 @@ impl Cache {
                 // content, and the very bytes that are handed over here were compared with it. They are read, not mapped:
                 // whoever truncates a mapped file would bring down the whole process.
                 #[expect(unsafe_code, reason = "loading our own compiled code is what this cache is for")]
-                let loaded = unsafe { Component::deserialize(engine, &compiled) };
+                let loaded = unsafe { compiler::load(engine, &compiled) };
                 match loaded {
                     Ok(component) => {
                         // The time of the last use decides what goes first.
@@ -112,13 +113,13 @@ impl Cache {
     }
 
     /// Keeps the compiled form of a component, and makes room if the folder has grown too large.
-    pub(crate) fn put(&self, digest: &str, component: &Component) -> Result<(), String> {
-        let compiled = component.serialize().map_err(|error| crate::error::one_line(&error))?;
-        let content = fingerprint(&compiled);
+    pub(crate) fn put(&self, digest: &str, compiled: &[u8]) -> Result<(), String> {
+        let content = fingerprint(compiled);
         let path = self.folder.join(format!("{}{content}.{SUFFIX}", self.prefix(digest)));
         let mut aside =
             tempfile::Builder::new().prefix(".new-").tempfile_in(&self.folder).map_err(|e| e.to_string())?;
-        aside.write_all(&compiled).and_then(|()| aside.as_file().sync_data()).map_err(|e| e.to_string())?;
+        // Not forced to the disk: what a crash of the machine leaves torn does not fit its name.
+        aside.write_all(compiled).map_err(|e| e.to_string())?;
         aside.persist(&path).map_err(|e| e.to_string())?;
         self.make_room(&path);
         Ok(())

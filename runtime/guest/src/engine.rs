@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use bellwether_core::callback::Step;
@@ -10,9 +10,9 @@ use bytes::Bytes;
 use sha2::{Digest, Sha256};
 use tokio::runtime::Handle;
 use tokio::sync::{Semaphore, oneshot};
-use wasmtime::{Config, WasmBacktraceDetails};
 
 use crate::cache::Cache;
+use crate::compiler::{self, Haste, Program};
 use crate::component::Component;
 use crate::contract::Contract;
 use crate::error::{EngineError, LoadError, one_line};
@@ -30,11 +30,14 @@ pub struct EngineOptions {
     /// The runtime that guests run on. Without one they run on the runtime of whoever instantiates them; a runtime of
     /// their own keeps a guest that computes from delaying anything else.
     pub runtime: Option<Handle>,
+    /// The program that compiles components. Without one they are compiled in this process, which a component that is hard to
+    /// compile then costs memory, and its other threads time.
+    pub compiler: Option<Program>,
 }
 
 impl Default for EngineOptions {
     fn default() -> Self {
-        Self { cache: None, cache_bytes: 1 << 30, tick: Duration::from_millis(10), runtime: None }
+        Self { cache: None, cache_bytes: 1 << 30, tick: Duration::from_millis(10), runtime: None, compiler: None }
     }
 }
 
@@ -47,9 +50,11 @@ pub(crate) struct Inner {
     pub(crate) contract: Contract,
     pub(crate) runtime: Option<Handle>,
     cache: Option<Cache>,
+    compiler: Option<Program>,
     /// One compilation at a time: it takes a whole core, and is never urgent.
     compiling: Arc<Semaphore>,
     compiled: AtomicU64,
+    giving_way: AtomicBool,
 }
 
 impl std::fmt::Debug for Engine {
@@ -64,15 +69,8 @@ impl Engine {
     /// # Errors
     /// When wasmtime does not support this machine, or the folder for compiled components is not usable or not private.
     pub fn new(options: EngineOptions) -> Result<Self, EngineError> {
-        let mut config = Config::new();
-        config
-            .epoch_interruption(true)
-            .concurrency_support(false)
-            // One thread for the compiler: more would take the cores from the session and from running guests.
-            .parallel_compilation(false)
-            // Names of functions, never paths of the machine that built the guest.
-            .wasm_backtrace_details(WasmBacktraceDetails::Disable);
-        let wasm = wasmtime::Engine::new(&config).map_err(|error| EngineError::Unsupported(one_line(&error)))?;
+        let wasm =
+            wasmtime::Engine::new(&compiler::config()).map_err(|error| EngineError::Unsupported(one_line(&error)))?;
         let contract = Contract::load().map_err(EngineError::Unsupported)?;
         let cache =
             options.cache.as_deref().map(|folder| Cache::open(folder, options.cache_bytes, &wasm)).transpose()?;
@@ -92,8 +90,10 @@ impl Engine {
             contract,
             runtime: options.runtime,
             cache,
+            compiler: options.compiler,
             compiling: Arc::new(Semaphore::new(1)),
             compiled: AtomicU64::new(0),
+            giving_way: AtomicBool::new(false),
         })))
     }
 
@@ -103,8 +103,12 @@ impl Engine {
         self.0.compiled.load(Ordering::Relaxed)
     }
 
-    /// Compiles a component, or takes its compiled form from the cache, and compares it with the contract. The work is done
-    /// on a thread of low priority.
+    /// Says that this process serves somebody from now on: what is compiled gives way to whatever else there is to do.
+    pub fn give_way(&self) {
+        self.0.giving_way.store(true, Ordering::Relaxed);
+    }
+
+    /// Compiles a component, or takes its compiled form from the cache, and compares it with the contract.
     ///
     /// # Errors
     /// When the bytes are not a component, or not one that fits the contract; the reason says what to do.
@@ -114,32 +118,43 @@ impl Engine {
         let turn = Arc::clone(&self.0.compiling).acquire_owned().await.map_err(|_| failed("the engine is closed"))?;
         let (reply, answer) = oneshot::channel();
         let engine = self.clone();
+        let haste = if self.0.giving_way.load(Ordering::Relaxed) { Haste::Patient } else { Haste::Prompt };
         // A thread of its own, since its priority is lowered for good.
         std::thread::Builder::new()
             .name("guest-compile".into())
             .stack_size(16 << 20)
             .spawn(move || {
                 let _turn = turn;
-                let _ = rustix::process::setpriority_process(None, 10);
-                let _ = reply.send(engine.compile_now(&bytes));
+                if let [_, Some(nice)] = haste.nice() {
+                    let _ = rustix::process::setpriority_process(None, nice);
+                }
+                let _ = reply.send(engine.compile_now(haste, &bytes));
             })
             .map_err(|error| failed(&error.to_string()))?;
         answer.await.unwrap_or_else(|_| Err(failed("the compiler failed; this is a fault of the compiler")))
     }
 
-    fn compile_now(&self, bytes: &[u8]) -> Result<Component, LoadError> {
+    fn compile_now(&self, haste: Haste, bytes: &[u8]) -> Result<Component, LoadError> {
         let digest = hex::encode(Sha256::digest(bytes));
         if let Some(cached) = self.0.cache.as_ref().and_then(|cache| cache.get(&self.0.wasm, &digest)) {
             return Component::new(self, cached, &digest, bytes.len());
         }
-        let compiled = wasmtime::component::Component::from_binary(&self.0.wasm, bytes)
-            .map_err(|error| format::refused(&error, bytes))?;
+        let compiled = match &self.0.compiler {
+            Some(program) => program.compile(bytes, haste)?,
+            None => compiler::here(&self.0.wasm, bytes)?,
+        };
         self.0.compiled.fetch_add(1, Ordering::Relaxed);
+        // SAFETY: they come from the compiler, this very moment.
+        #[expect(unsafe_code, reason = "loading what was compiled is what compiling is for")]
+        let loaded = unsafe { compiler::load(&self.0.wasm, &compiled) };
+        let wasm = loaded.map_err(|error| {
+            LoadError::new(Step::Compile, format!("what the compiler wrote is not usable: {}", one_line(&error)))
+        })?;
         if let Some(cache) = &self.0.cache
             && let Err(error) = cache.put(&digest, &compiled)
         {
             tracing::warn!(%error, "the compiled component could not be kept; it is compiled again after a restart");
         }
-        Component::new(self, compiled, &digest, bytes.len())
+        Component::new(self, wasm, &digest, bytes.len())
     }
 }

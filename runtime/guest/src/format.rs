@@ -2,7 +2,7 @@
 
 use bellwether_core::callback::Step;
 
-use crate::error::{LoadError, one_line};
+use crate::error::LoadError;
 
 const MAGIC: &[u8] = b"\0asm";
 const COMPONENT: [u8; 4] = [0x0d, 0, 1, 0];
@@ -62,9 +62,7 @@ fn is_text(bytes: &[u8]) -> bool {
 }
 
 /// What the compiler's refusal means.
-pub(crate) fn refused(error: &wasmtime::Error, bytes: &[u8]) -> LoadError {
-    let text = one_line(error);
-    let size = bytes.len();
+pub(crate) fn refused(text: &str, size: usize) -> LoadError {
     let reason = if text.contains("unexpected end") || text.contains("out of bounds") {
         format!("the component is truncated or damaged ({size} bytes): {text}")
     } else {

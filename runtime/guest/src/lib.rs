@@ -10,6 +10,7 @@
 
 mod bindings;
 mod cache;
+pub mod compiler;
 mod component;
 mod context;
 mod contract;

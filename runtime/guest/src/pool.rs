@@ -10,6 +10,7 @@ use bytes::Bytes;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::time::Instant;
 
+use crate::error::LoadError;
 use crate::host::Host;
 use crate::instance::Instance;
 use crate::link::Linked;
@@ -119,17 +120,31 @@ impl WorkerPool {
         }
     }
 
+    /// Makes an instance before there is a task for it, which then need not wait for one.
+    ///
+    /// # Errors
+    /// When none can be made.
+    pub async fn warm(&self) -> Result<(), LoadError> {
+        let worker = self.make().await?;
+        self.0.idle().push(worker);
+        Ok(())
+    }
+
+    async fn make(&self) -> Result<Worker, LoadError> {
+        let instance = self.0.linked.instantiate((self.0.hosts)()).await?;
+        self.0.made.fetch_add(1, Ordering::Relaxed);
+        Ok(Worker { instance, done: 0 })
+    }
+
     async fn worker(&self) -> Result<Worker, WorkError> {
         let idle = self.0.idle().pop();
         if let Some(worker) = idle {
             return Ok(worker);
         }
-        let instance = self.0.linked.instantiate((self.0.hosts)()).await.map_err(|error| {
+        self.make().await.map_err(|error| {
             self.0.ended(true);
             WorkError::Failed(format!("no instance could be made: {error}"))
-        })?;
-        self.0.made.fetch_add(1, Ordering::Relaxed);
-        Ok(Worker { instance, done: 0 })
+        })
     }
 
     /// Refuses new tasks from now on and waits until those that were taken have ended, at most for `deadline`. Gives the

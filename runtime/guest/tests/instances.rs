@@ -293,7 +293,7 @@ async fn state_is_handed_over() {
     assert_eq!(new.call(TICK, PATIENCE).await, Ok(Returned::Done));
     let Ok(Returned::Snapshot(state)) = new.call(Callback::Snapshot, PATIENCE).await else { panic!("a snapshot") };
     assert_eq!(&state[..], b"1 4");
-    let foreign = new.call(Callback::Restore(b"2 9".as_slice().into()), PATIENCE).await;
+    let foreign = new.call(Callback::Restore(b"2 9".to_vec().into()), PATIENCE).await;
     assert!(matches!(foreign, Err(CallFailure::Refused(_))), "{foreign:?}");
     // The old one goes on as if nothing had happened.
     assert_eq!(old.call(TICK, PATIENCE).await, Ok(Returned::Done));

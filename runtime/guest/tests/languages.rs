@@ -220,11 +220,11 @@ async fn handovers(language: &'static str) {
         "1 - - 6 55",
         "\u{661} - 2 6 55",
     ] {
-        guest.call(Callback::Restore(state.as_bytes().into())).await;
+        guest.call(Callback::Restore(state.as_bytes().to_vec().into())).await;
         guest.call(Callback::Snapshot).await;
     }
     for state in ["1 4294967295 4294967295 1000001 1000000000000000000 1 1000000", "1 0 0 1 0", "1"] {
-        guest.call(Callback::Restore(state.as_bytes().into())).await;
+        guest.call(Callback::Restore(state.as_bytes().to_vec().into())).await;
         guest.call(Callback::Snapshot).await;
     }
     compare(language, "restores", &guest.sheet.take(language), include_str!("languages/restores.txt"));

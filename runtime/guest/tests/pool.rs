@@ -68,6 +68,15 @@ async fn a_task_reaches_the_guest_and_its_answer_comes_back() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_first_task_finds_an_instance_in_a_warm_pool() {
+    let (pool, _) = pool(SMALL).await;
+    pool.warm().await.expect("an instance");
+    assert_eq!(pool.instances_made(), 1);
+    assert_eq!(well(&pool, "count").await, "1");
+    assert_eq!(pool.instances_made(), 1, "the task had it");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn tasks_run_in_parallel_and_too_many_are_refused_at_once() {
     let (pool, script) = pool(SMALL).await;
     let running: Vec<_> = (0..4)

@@ -231,6 +231,8 @@ struct Loaded {
     instance: Instance,
     host: Arc<InstanceHost>,
     release: Release,
+    /// For the tasks of a release that takes another's place, until it does.
+    pool: Option<WorkerPool>,
     /// The term that it was told of and not told the end of; 0 for none.
     term: Arc<AtomicU64>,
 }
@@ -326,6 +328,7 @@ impl Guests {
 
     async fn load(&self, instance: InstanceId, source: Source) -> Result<Prepared, PrepareFailure> {
         let mut took = Vec::new();
+        let returns = matches!(source, Source::Earlier(_));
         let held = {
             let promoted = lock(&self.promoted);
             match &source {
@@ -377,6 +380,11 @@ impl Guests {
             effects: AtomicBool::new(false),
         });
         let live = release.linked.instantiate(host.clone()).await.map_err(PrepareFailure::from)?;
+        let pool = match self.warm_pool(&release).await {
+            // The way back is not barred by what can be made good later.
+            Err(_) if returns => None,
+            pool => pool?,
+        };
         took.push((Step::Instantiate, clock::now().since(before)));
         let prepared = Prepared {
             instance,
@@ -386,8 +394,29 @@ impl Guests {
             exports: release.linked.exports(),
         };
         let term = Arc::new(AtomicU64::new(0));
-        lock(&self.instances).insert(instance, Loaded { instance: live, host, release, term });
+        lock(&self.instances).insert(instance, Loaded { instance: live, host, release, pool, term });
         Ok(prepared)
+    }
+
+    /// A pool for the tasks of a release, if it does any.
+    fn pool(&self, release: &Release) -> Option<WorkerPool> {
+        release.tasks.exports().worker.then(|| {
+            let (node, group) = (self.node.clone(), self.group.clone());
+            let hosts = move || {
+                let (node, group) = (node.clone(), group.clone());
+                Arc::new(InstanceHost { node, group, instance: None, effects: AtomicBool::new(true) }) as Arc<dyn Host>
+            };
+            WorkerPool::new(release.tasks.clone(), self.spec.pool, Arc::new(hosts))
+        })
+    }
+
+    /// The same with an instance, if tasks go to another release now: they shall not wait when this one takes over, and one that
+    /// cannot do any does not take over.
+    async fn warm_pool(&self, release: &Release) -> Result<Option<WorkerPool>, PrepareFailure> {
+        let replaces = lock(&self.pooled).as_ref().is_some_and(|pooled| *pooled != release.id);
+        let Some(pool) = self.pool(release).filter(|_| replaces) else { return Ok(None) };
+        pool.warm().await?;
+        Ok(Some(pool))
     }
 
     /// The release of the component that `text` names now, made as `spec` says.
@@ -459,7 +488,9 @@ impl Guests {
 
     /// Tasks go to the promoted instance's release from now on; those in flight end where they are.
     pub fn promote(&self, instance: InstanceId) {
-        let Some(release) = lock(&self.instances).get(&instance).map(|loaded| loaded.release.clone()) else { return };
+        let promoted =
+            lock(&self.instances).get_mut(&instance).map(|loaded| (loaded.release.clone(), loaded.pool.take()));
+        let Some((release, pool)) = promoted else { return };
         {
             let mut promoted = lock(&self.promoted);
             promoted.retain(|earlier| earlier.id != release.id);
@@ -472,14 +503,7 @@ impl Guests {
         if lock(&self.pooled).replace(release.id.clone()).as_ref() == Some(&release.id) {
             return;
         }
-        let pool = release.tasks.exports().worker.then(|| {
-            let (node, group) = (self.node.clone(), self.group.clone());
-            let hosts = move || {
-                let (node, group) = (node.clone(), group.clone());
-                Arc::new(InstanceHost { node, group, instance: None, effects: AtomicBool::new(true) }) as Arc<dyn Host>
-            };
-            WorkerPool::new(release.tasks.clone(), self.spec.pool, Arc::new(hosts))
-        });
+        let pool = pool.or_else(|| self.pool(&release));
         if let Some(pool) = pool.as_ref().filter(|_| !self.spec.probation.is_zero()) {
             let (mailbox, group) = (self.node.mailbox.clone(), self.group.name.clone());
             self.runtime.spawn(outcomes::report(

@@ -28,6 +28,7 @@ mod start;
 mod wanted;
 mod watcher;
 
+pub use bellwether_guest::compiler;
 pub use bellwether_source as source;
 pub use check::{CheckReport, check, check_component};
 pub use dev::{DevOptions, Order, dev};

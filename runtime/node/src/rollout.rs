@@ -46,7 +46,7 @@ fn wish(request: &DeployRequest, document: &Document, manifest: Wish) -> Wish {
 }
 
 fn status(reply: ReleaseReply) -> RolloutStatus {
-    let ReleaseReply { document, nodes, leader } = reply;
+    let ReleaseReply { document, nodes, leader, .. } = reply;
     let nodes = nodes.into_iter().map(|(node, report)| NodeReport {
         target: document.target(&node).map(|target| target.number),
         node,
@@ -154,7 +154,7 @@ mod tests {
     use super::*;
 
     fn artifact(name: &str) -> Artifact {
-        Artifact { reference: format!("file:/{name}"), digest: name.to_owned(), signatures: Vec::new() }
+        Artifact { reference: format!("file:/{name}"), digest: name.to_owned() }
     }
 
     fn config(value: &str) -> Option<BTreeMap<String, String>> {

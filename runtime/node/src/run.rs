@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use bellwether_coordination::Coordinator;
 use bellwether_coordination::estate::{Estate, Recorded};
+use bellwether_guest::compiler::Program;
 use futures::future::BoxFuture;
 
 use crate::admin::AdminServer;
@@ -24,6 +25,8 @@ pub(crate) const ADMIN_GRACE: Duration = Duration::from_secs(1);
 pub struct RunOptions {
     /// When to stop.
     pub shutdown: Shutdown,
+    /// The program that compiles components; none compiles them in this process.
+    pub compiler: Option<Program>,
     /// What clears away after a crash, if the manifest wants that; none here means that nothing does.
     pub reaper: Option<ReaperProgram>,
 }
@@ -33,7 +36,7 @@ pub struct RunOptions {
 /// # Errors
 /// When something that it needs is not there, or when the coordinator refuses it for good.
 pub async fn run(manifest: Manifest, options: RunOptions) -> Result<(), NodeError> {
-    let process = Process::new(&manifest.node.data_dir.join("compiled"), manifest.store.compiled)?;
+    let process = Process::new(&manifest.node.data_dir.join("compiled"), manifest.store.compiled, options.compiler)?;
     let reaper = options.reaper.filter(|_| manifest.node.reaper);
     let (coordinator, keeper) = match (reaper, zookeeper(&manifest)?) {
         (Some(program), Some(zookeeper)) => {

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
+use std::path::Path;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -15,6 +16,7 @@ use bellwether_core::id::{GroupName, NodeId};
 use bellwether_core::member::Member;
 use bellwether_core::node::Node;
 use bellwether_core::work::{Task, WorkError};
+use bellwether_guest::compiler::Program;
 use bellwether_guest::grants::StateGrant;
 use bellwether_guest::{Engine, EngineError, EngineOptions};
 use bellwether_source::store::Store;
@@ -58,7 +60,7 @@ pub(crate) struct Process {
 }
 
 impl Process {
-    pub fn new(cache: &std::path::Path, cache_bytes: u64) -> Result<Self, NodeError> {
+    pub fn new(cache: &Path, cache_bytes: u64, compiler: Option<Program>) -> Result<Self, NodeError> {
         let guests = Builder::new_multi_thread()
             .thread_name("guests")
             .enable_all()
@@ -68,6 +70,7 @@ impl Process {
             cache: Some(cache.to_owned()),
             cache_bytes,
             runtime: Some(guests.handle().clone()),
+            compiler,
             ..EngineOptions::default()
         };
         let engine = match Engine::new(options) {
@@ -261,6 +264,7 @@ impl Running {
             lease,
             session: None,
         };
+        process.engine.give_way();
         let ended = on_its_own_thread(driver, events, asked)?;
         let control = Arc::new(NodeControl {
             id: manifest.node.id.clone(),

@@ -111,8 +111,7 @@ impl ReleaseSpec {
             let (component, obtained) = compile(engine, sources, &self.group, &reference, asked, took).await?;
             held.extend(obtained.pin);
             // A tag may move: what is written down is what it stands for now.
-            let artifact =
-                Artifact { reference: obtained.resolved.text(), digest: obtained.digest.hex(), signatures: Vec::new() };
+            let artifact = Artifact { reference: obtained.resolved.text(), digest: obtained.digest.hex() };
             Ok::<(Component, Reference, Artifact), PrepareFailure>((component, obtained.resolved, artifact))
         };
         let (component, reference, artifact) = get(&wish.component, took).await?;

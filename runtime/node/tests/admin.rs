@@ -175,7 +175,7 @@ impl Control for Scripted {
     }
 
     fn deploy(&self, group: GroupName, request: DeployRequest) -> Answer<'_, Planned> {
-        let artifact = |reference: String| Artifact { reference, digest: "dddd".to_owned(), signatures: Vec::new() };
+        let artifact = |reference: String| Artifact { reference, digest: "dddd".to_owned() };
         let component = artifact(request.component.unwrap_or_default());
         let wanted = Wanted { component, worker: request.worker.map(artifact), config: request.config };
         Box::pin(self.answer(group, planned(wanted, request.policy.policy(), request.plan)))
@@ -183,7 +183,7 @@ impl Control for Scripted {
 
     fn rollback(&self, group: GroupName, request: RollbackRequest) -> Answer<'_, Planned> {
         let reference = format!("release {:?}", request.to);
-        let component = Artifact { reference, digest: "dddd".to_owned(), signatures: Vec::new() };
+        let component = Artifact { reference, digest: "dddd".to_owned() };
         let wanted = Wanted { component, worker: None, config: None };
         Box::pin(self.answer(group, planned(wanted, request.policy.policy(), request.plan)))
     }

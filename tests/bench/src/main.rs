@@ -42,6 +42,23 @@ enum Peers {
     All,
 }
 
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Language {
+    /// QuickJS
+    Javascript,
+    /// CPython, 18 MB
+    Python,
+}
+
+impl Language {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Javascript => "javascript",
+            Self::Python => "python",
+        }
+    }
+}
+
 /// Bellwether beside Curator and Kazoo, in turn, on one ZooKeeper. When nothing is named, what takes long is measured in the first round
 /// only: failover, 500 candidates and more, 5000 members and more, and many groups.
 #[derive(Debug, Parser)]
@@ -81,6 +98,9 @@ struct Options {
     /// swap: what the state has, in KiB
     #[arg(long, value_delimiter = ',', default_value = "0,64,1024")]
     states: Vec<usize>,
+    /// swap: guests in these languages too, which guests/LANGUAGE/build.sh builds; a tenth as many tasks a second
+    #[arg(long, value_delimiter = ',')]
+    languages: Vec<Language>,
     /// swap: tasks a second
     #[arg(long, default_value_t = 2000, value_parser = clap::value_parser!(u64).range(1..=100_000))]
     rate: u64,
@@ -182,10 +202,14 @@ fn main() -> Result<()> {
         if wanted(Name::Swap) {
             progress(format_args!("swap"));
             let (rate, rest) = (options.rate, pause);
-            for state in options.states.iter().map(|kib| kib << 10) {
-                let plan = swap::Plan { state, swaps: options.operations, rest, rate };
-                let measured = swap::run(&server, &state.to_string(), &plan)?;
-                tell(Row::swap(state, round, &measured));
+            let states = options.states.iter().map(|kib| swap::Swapped::State(kib << 10));
+            for what in states.chain(options.languages.iter().map(|language| swap::Swapped::Language(language.name())))
+            {
+                // Interpreters do fewer tasks a second.
+                let rate = if matches!(what, swap::Swapped::Language(_)) { rate / 10 } else { rate };
+                let plan = swap::Plan { what, swaps: options.operations, rest, rate };
+                let measured = swap::run(&server, &what.to_string().replace(' ', "-"), &plan)?;
+                tell(Row::swap(what, round, &measured));
                 measured.failed.iter().for_each(|(why, calls)| eprintln!("{calls} calls failed: {why}"));
             }
             let quiet = Duration::from_secs(5);

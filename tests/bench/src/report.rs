@@ -124,9 +124,9 @@ impl Row {
         Self::new(format!("tasks {size}"), round, kind, figures)
     }
 
-    /// Of swaps with a state of so many bytes.
+    /// Of swaps.
     #[must_use]
-    pub fn swap(state: usize, round: usize, measured: &swap::Measured) -> Self {
+    pub fn swap(what: swap::Swapped, round: usize, measured: &swap::Measured) -> Self {
         let [quiet, swapping] = &measured.callers;
         let figures = vec![
             ("pause p50 ms", ms(measured.pauses.percentile(50))),
@@ -136,7 +136,7 @@ impl Row {
             ("calls", (quiet.len() + swapping.len()) as f64),
             ("failed", measured.failed.values().sum::<usize>() as f64),
         ];
-        Self::new(format!("swap {} KiB", state >> 10), round, Kind::Bellwether, figures)
+        Self::new(format!("swap {what}"), round, Kind::Bellwether, figures)
     }
 
     /// Of a compilation beside callers.

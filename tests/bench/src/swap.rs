@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use bellwether_tests::cluster::Cluster;
-use bellwether_tests::guests::{guest, guest_bytes};
+use bellwether_tests::guests::{guest, guest_bytes, language};
 use bellwether_tests::load;
 use bellwether_tests::measure::{Figures, boottime};
 use bellwether_tests::zookeeper::Server;
@@ -19,11 +19,29 @@ use crate::callers::Callers;
 
 const GROUP: &str = "bench";
 
+/// What is swapped.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Swapped {
+    /// A guest in Rust whose state has so many bytes.
+    State(usize),
+    /// The sums in another language, with a component of megabytes and a state of some bytes.
+    Language(&'static str),
+}
+
+impl std::fmt::Display for Swapped {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::State(bytes) => write!(f, "{} KiB", bytes >> 10),
+            Self::Language(language) => f.write_str(language),
+        }
+    }
+}
+
 /// What is done once.
 #[derive(Debug, Clone, Copy)]
 pub struct Plan {
-    /// What the guest's state has, in bytes.
-    pub state: usize,
+    /// What is swapped.
+    pub what: Swapped,
     /// How many swaps.
     pub swaps: usize,
     /// The rest between two, in which callbacks and tasks flow.
@@ -45,14 +63,18 @@ pub struct Measured {
 
 /// A node that leads alone. Its queue takes what a machine that stands still for a second leaves behind: nothing shall be refused that
 /// a swap had nothing to do with.
-fn alone(server: &Server, name: &str, state: usize) -> Result<Cluster> {
+fn alone(server: &Server, name: &str, what: Swapped) -> Result<Cluster> {
+    let (component, config) = match what {
+        Swapped::State(bytes) => (guest("stamp"), format!("state-bytes = {bytes}\n")),
+        Swapped::Language(name) => (language(name), String::new()),
+    };
     let group = format!(
-        "[group.config]\nstate-bytes = {state}\n[group.tick]\nevery = \"10ms\"\n[group.probation]\nlasts = \"0s\"\n[group.worker]\nqueue = 4096\n"
+        "[group.config]\n{config}[group.tick]\nevery = \"10ms\"\n[group.probation]\nlasts = \"0s\"\n[group.worker]\nqueue = 4096\n"
     );
     let cluster = Cluster::builder(server.address())
         .root(&format!("/swap-{name}"))
         .session_timeout(Duration::from_secs(6))
-        .group(GROUP, guest("stamp"), &group)
+        .group(GROUP, component, &group)
         .start()?;
     cluster.wait_ready()?;
     Ok(cluster)
@@ -63,7 +85,7 @@ fn alone(server: &Server, name: &str, state: usize) -> Result<Cluster> {
 /// # Errors
 /// When a swap is not committed.
 pub fn run(server: &Server, name: &str, plan: &Plan) -> Result<Measured> {
-    let cluster = alone(server, name, plan.state)?;
+    let cluster = alone(server, name, plan.what)?;
     let node = cluster.node(0);
     let callers = Callers::start(node, GROUP, plan.rate)?;
     std::thread::sleep(plan.rest * 5);
@@ -99,7 +121,7 @@ pub struct Compiling {
 /// # Errors
 /// When it is not.
 pub fn compile(server: &Server, name: &str, rate: u64, bytes: usize, quiet: Duration) -> Result<Compiling> {
-    let cluster = alone(server, &format!("compile-{name}"), 0)?;
+    let cluster = alone(server, &format!("compile-{name}"), Swapped::State(0))?;
     let node = cluster.node(0);
     let file = cluster.folder().join("big.wasm");
     // Another one each time, since what was compiled once is kept.

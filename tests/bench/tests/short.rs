@@ -108,9 +108,9 @@ fn a_join_costs_the_same_however_many_members_there_are() -> Result<()> {
 #[test]
 fn swaps_are_measured_while_every_call_is_answered() -> Result<()> {
     let server = zookeeper()?;
-    for state in [0, 64 << 10] {
-        let plan = swap::Plan { state, swaps: 10, rest: Duration::from_millis(20), rate: 200 };
-        let measured = swap::run(&server, &state.to_string(), &plan)?;
+    for what in [swap::Swapped::State(0), swap::Swapped::State(64 << 10)] {
+        let plan = swap::Plan { what, swaps: 10, rest: Duration::from_millis(20), rate: 200 };
+        let measured = swap::run(&server, &what.to_string().replace(' ', "-"), &plan)?;
         assert_eq!((measured.pauses.len(), &measured.failed), (10, &BTreeMap::new()));
         assert!(measured.callers.iter().all(|calls| !calls.is_empty()), "{measured:?}");
     }

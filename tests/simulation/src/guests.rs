@@ -185,7 +185,7 @@ impl World {
         let kind = match &callback {
             Callback::Demoted(_) => Kind::Demoted,
             Callback::Snapshot => Kind::Snapshot,
-            Callback::Restore(state) => Kind::Restore(state.as_ref().try_into().map_or(u64::MAX, u64::from_be_bytes)),
+            Callback::Restore(state) => Kind::Restore(state.as_slice().try_into().map_or(u64::MAX, u64::from_be_bytes)),
             _ => Kind::Other,
         };
         called.running = Some(Running { call, kind });

@@ -58,7 +58,7 @@ pub fn content_of(release: &ReleaseId) -> u64 {
 }
 
 fn wanted(content: u64) -> Wanted {
-    let component = Artifact { reference: "sim:".into(), digest: content.to_string(), signatures: Vec::new() };
+    let component = Artifact { reference: "sim:".into(), digest: content.to_string() };
     Wanted { component, worker: None, config: None }
 }
 

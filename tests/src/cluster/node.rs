@@ -18,6 +18,8 @@ use crate::cli::{Cli, Ran, binary};
 
 /// How long the admin API may take to answer.
 const ANSWER: Duration = Duration::from_secs(10);
+/// The same of what may include compiling a component, which gives way to everything else that a busy machine does.
+const DONE: Duration = Duration::from_secs(120);
 /// How many of its last lines a node's report has.
 const REPORTED: usize = 40;
 
@@ -226,7 +228,7 @@ impl Node {
     pub fn http(&self, method: &str, path: &str, body: &str) -> Result<(u16, String)> {
         ensure!(self.is_awake(), "{} does not run", self.id);
         let mut stream = UnixStream::connect(self.socket())?;
-        stream.set_read_timeout(Some(ANSWER))?;
+        stream.set_read_timeout(Some(if method == "POST" { DONE } else { ANSWER }))?;
         stream.set_write_timeout(Some(ANSWER))?;
         write!(
             stream,

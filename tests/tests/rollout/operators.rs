@@ -1,8 +1,10 @@
 //! What operators do to a rollout: pause, resume, abort, roll back, plan.
 
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
+use bellwether_tests::cli::binary;
 use serde_json::{Value, json};
 
 use crate::bed::{Bed, GROUP, call, deploy, digest, planned_digest, rollout};
@@ -67,6 +69,30 @@ fn who_waits_for_a_release_is_told_that_it_was_aborted() -> Result<()> {
     })?;
     assert_eq!(waited.code(), Some(10), "{}{}", waited.stdout, waited.stderr);
     assert!(waited.stderr.contains("aborted by ada"), "{}", waited.stderr);
+    Ok(())
+}
+
+#[test]
+fn a_rollout_is_a_bar_on_a_terminal_and_lines_elsewhere() -> Result<()> {
+    let bed = Bed::start(2, |_| String::new())?;
+    let leader = bed.leader()?;
+    let next = bed.components.variant("probe", 2)?.display().to_string();
+    let lines = call(leader, &["deploy", GROUP, &next, "--wait"])?.ok()?;
+    assert!(lines.contains(&format!("\n{} runs release 1\n", leader.id())) && !lines.contains('\x1b'), "{lines:?}");
+
+    let next = bed.components.variant("probe", 3)?.display().to_string();
+    let command = format!("{} deploy {GROUP} {next} --wait", binary().display());
+    let on_terminal = Command::new("script")
+        .args(["--quiet", "--return", "--command", &command, "/dev/null"])
+        .env("BELLWETHER_ADMIN", leader.admin())
+        .env("TERM", "xterm")
+        .stdin(Stdio::null())
+        .output()?;
+    let shown = String::from_utf8_lossy(&on_terminal.stdout);
+    assert!(on_terminal.status.success(), "{shown}");
+    for part in ["release 2 [", "/2 nodes", "\x1b["] {
+        assert!(shown.contains(part), "{part:?} is not in {shown:?}");
+    }
     Ok(())
 }
 

@@ -187,11 +187,7 @@ mod tests {
     use super::*;
 
     fn wanted(digest: &str, config: Option<&str>) -> Wanted {
-        let component = Artifact {
-            reference: format!("file:/srv/{digest}.wasm"),
-            digest: digest.repeat(16),
-            signatures: Vec::new(),
-        };
+        let component = Artifact { reference: format!("file:/srv/{digest}.wasm"), digest: digest.repeat(16) };
         let config = config.map(|value| BTreeMap::from([("level".to_owned(), value.to_owned())]));
         Wanted { component, worker: None, config }
     }

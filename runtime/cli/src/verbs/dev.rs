@@ -42,6 +42,10 @@ pub fn run(args: Args, global: &Global) -> Result<(), Failure> {
         // Until the nodes have stopped, the terminal is set to give single keys.
         let mut keys = keys::listen()?;
         let orders = keys.as_mut().and_then(keys::Keys::orders);
-        node::dev(manifest, node::DevOptions { nodes, coordinator, data, orders, shutdown }).await
+        node::dev(
+            manifest,
+            node::DevOptions { nodes, coordinator, data, orders, shutdown, compiler: Some(node::compiler()) },
+        )
+        .await
     })
 }

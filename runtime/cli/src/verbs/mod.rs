@@ -1,6 +1,7 @@
 //! The verbs, one a file.
 
 mod check;
+mod compile;
 mod completions;
 mod deploy;
 mod dev;
@@ -55,6 +56,7 @@ pub enum Verb {
     Store(store::Args),
     Schema(schema::Args),
     Completions(completions::Args),
+    Compile(compile::Args),
     #[command(hide = true)]
     Reaper(reaper::Args),
 }
@@ -83,6 +85,7 @@ pub fn run(cli: Cli) -> Result<(), Failure> {
         Verb::Store(args) => store::run(&args, global),
         Verb::Schema(args) => schema::run(&args),
         Verb::Completions(args) => completions::run(&args),
+        Verb::Compile(args) => compile::run(&args),
         Verb::Reaper(args) => reaper::run(&args, global),
     }
 }

@@ -71,6 +71,8 @@ pub struct ReleaseReply {
     pub nodes: BTreeMap<NodeId, Option<Report>>,
     /// To `Nodes`: who leads.
     pub leader: Option<NodeId>,
+    /// To `Nodes`: where the leader and the members are reached.
+    pub addresses: BTreeMap<NodeId, String>,
 }
 
 /// Why a [`ReleaseOp`] was not done.

@@ -10,8 +10,7 @@ fn nodes(names: &[&str]) -> BTreeSet<NodeId> {
 }
 
 fn wanted(digest: &str) -> Wanted {
-    let component =
-        Artifact { reference: format!("file:{digest}.wasm"), digest: digest.into(), signatures: Vec::new() };
+    let component = Artifact { reference: format!("file:{digest}.wasm"), digest: digest.into() };
     Wanted { component, worker: None, config: None }
 }
 

@@ -188,6 +188,7 @@ impl Rollouts {
             (Part::Leader, Ok(Reply::Data { data, stat })) => {
                 if let Some(leader) = leader_of(&data, stat.mzxid) {
                     question.reply.nodes.entry(leader.id.clone()).or_default();
+                    question.reply.addresses.insert(leader.id.clone(), leader.address);
                     question.reply.leader = Some(leader.id);
                 }
             }
@@ -205,7 +206,8 @@ impl Rollouts {
             }
             (Part::Member, Ok(Reply::Data { data, .. })) => {
                 if let Ok(member) = serde_json::from_slice::<Member>(&data) {
-                    question.reply.nodes.entry(member.id).or_default();
+                    question.reply.nodes.entry(member.id.clone()).or_default();
+                    question.reply.addresses.insert(member.id, member.address);
                 }
             }
             // It came and went in between, or nobody ever led or reported.

@@ -28,7 +28,7 @@ struct Znode {
 /// How a guest answers that nothing is wrong with.
 pub fn well(callback: &Callback) -> Result<Returned, CallFailure> {
     Ok(match callback {
-        Callback::Snapshot => Returned::Snapshot(Arc::from([])),
+        Callback::Snapshot => Returned::Snapshot(Arc::default()),
         _ => Returned::Done,
     })
 }

@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use bellwether_core::callback::{CallFailure, Callback, Cause, DemotionReason, Returned};
+use bellwether_core::callback::{CallFailure, Callback, Cause, DemotionReason, GuestState, Returned};
 use bellwether_core::id::{Epoch, NodeId};
 use bellwether_core::member::{Leader, Member, MembershipChange};
 use bellwether_core::state::{Entry, Expectation, StateError, StateOp, StateReply};
@@ -247,7 +247,7 @@ impl Guest {
     }
 
     /// The state that it hands over.
-    pub async fn snapshot(&self) -> Arc<[u8]> {
+    pub async fn snapshot(&self) -> GuestState {
         match self.instance.call(Callback::Snapshot, PATIENCE).await {
             Ok(Returned::Snapshot(state)) => state,
             other => panic!("no snapshot: {other:?}"),

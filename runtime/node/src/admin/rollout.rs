@@ -280,8 +280,7 @@ mod tests {
     use super::*;
 
     fn wanted(digest: &str, config: &[(&str, &str)]) -> Wanted {
-        let component =
-            Artifact { reference: format!("file:/{digest}"), digest: digest.to_owned(), signatures: Vec::new() };
+        let component = Artifact { reference: format!("file:/{digest}"), digest: digest.to_owned() };
         let config = config.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned()));
         Wanted { component, worker: None, config: Some(config.collect()) }
     }

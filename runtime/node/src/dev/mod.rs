@@ -8,6 +8,7 @@ mod sources;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use bellwether_guest::compiler::Program;
 use futures::future::{BoxFuture, OptionFuture};
 use tokio::sync::mpsc;
 
@@ -31,6 +32,8 @@ pub struct DevOptions {
     pub orders: Option<mpsc::Receiver<Order>>,
     /// When to stop.
     pub shutdown: Shutdown,
+    /// The program that compiles components; none compiles them in this process.
+    pub compiler: Option<Program>,
 }
 
 /// What whoever sits at the terminal may ask for. "The leader" is that of the manifest's first group.
@@ -59,7 +62,7 @@ type Renewal<'a> = BoxFuture<'a, ()>;
 /// # Errors
 /// When something that they need is not there, or when the coordinator refuses them for good.
 pub async fn dev(manifest: Manifest, options: DevOptions) -> Result<(), NodeError> {
-    let DevOptions { nodes, coordinator: connect, data, mut orders, mut shutdown } = options;
+    let DevOptions { nodes, coordinator: connect, data, mut orders, mut shutdown, compiler } = options;
     let manifest = prepared(manifest, connect.as_deref(), data)?;
     let mut watched = manifest.dev.build.as_ref().map(|build| Watched::new(&build.watch)).transpose()?;
     if let (Some(build), Some(watched)) = (&manifest.dev.build, &mut watched)
@@ -68,7 +71,7 @@ pub async fn dev(manifest: Manifest, options: DevOptions) -> Result<(), NodeErro
         return Ok(());
     }
 
-    let process = Process::new(&manifest.node.data_dir.join("compiled"), manifest.store.compiled)?;
+    let process = Process::new(&manifest.node.data_dir.join("compiled"), manifest.store.compiled, compiler)?;
     let residents = Arc::new(Residents::default());
     let admin = AdminServer::bind_nodes(&manifest.node.admin, residents.clone(), AdminOptions::default()).await?;
     let mut cluster = Cluster::new(&process, &manifest, coordinator(&manifest)?, residents);
