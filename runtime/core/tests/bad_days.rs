@@ -2,7 +2,6 @@
 //! the wrong moment.
 #![allow(clippy::unwrap_used, reason = "helpers of tests")]
 
-#[allow(dead_code, reason = "each file of tests uses a part of it")]
 mod scripted;
 
 use std::time::Duration;

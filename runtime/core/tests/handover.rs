@@ -1,7 +1,6 @@
 //! What a change of leader costs, in requests, and that nothing is taken for granted to save one.
 #![allow(clippy::unwrap_used, reason = "helpers of tests")]
 
-#[allow(dead_code, reason = "each file of tests uses a part of it")]
 mod scripted;
 
 use bellwether_core::command::Command;

@@ -1,7 +1,6 @@
 //! A node and its group's document, against a server that answers at once: what it runs, what it writes, and what it refuses.
 #![allow(clippy::unwrap_used, reason = "helpers of tests")]
 
-#[allow(dead_code, reason = "each file of tests uses a part of it")]
 mod scripted;
 
 use std::time::Duration;

@@ -143,9 +143,28 @@ impl Field {
             Kind::Echo => bail!("an echo has no candidates"),
         };
         let field = Self { layout, timeout, connect, processes, generation: 0 };
+        field.crowded()?;
         field.whole()?;
         field.wait("a leader", &vec![0; layout.processes], |change| change.elected)?;
         Ok(field)
+    }
+
+    fn patience(&self) -> Instant {
+        let each = u32::try_from(self.layout.candidates()).unwrap_or(u32::MAX);
+        Instant::now() + PATIENCE + Duration::from_millis(200) * each
+    }
+
+    /// Waits until all nodes of a process are there: it is ready when those are that it has started so far.
+    fn crowded(&self) -> Result<()> {
+        let Processes::Nodes(cluster) = &self.processes else { return Ok(()) };
+        let deadline = self.patience();
+        for node in cluster.nodes() {
+            while self.layout.each > 1 && listed(node).is_none_or(|nodes| nodes < self.layout.each) {
+                ensure!(Instant::now() < deadline, "not all nodes were started in time\n{}", self.report());
+                std::thread::sleep(Duration::from_millis(20));
+            }
+        }
+        Ok(())
     }
 
     /// Waits until all candidates take part.
@@ -153,8 +172,7 @@ impl Field {
     /// # Errors
     /// When they do not in time.
     pub fn whole(&self) -> Result<()> {
-        let deadline =
-            Instant::now() + PATIENCE + Duration::from_millis(200) * u32::try_from(self.layout.candidates())?;
+        let deadline = self.patience();
         let whole = || match &self.processes {
             Processes::Nodes(cluster) => cluster.nodes().iter().all(Node::is_ready),
             Processes::Peers(_, peers) => {
@@ -304,6 +322,12 @@ impl Field {
         }
         self.whole()
     }
+}
+
+/// How many nodes a process says that it has.
+fn listed(node: &Node) -> Option<usize> {
+    let (_, body) = node.http("GET", "/v1/nodes", "").ok()?;
+    Some(serde_json::from_str::<serde_json::Value>(&body).ok()?["nodes"].as_array()?.len())
 }
 
 /// Reads a change from a line of a node's log. It counts when the guest's callback has returned.
