@@ -62,9 +62,9 @@ impl FromStr for Layout {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        let number = |text: &str| text.parse().ok().filter(|n| (1..=1000).contains(n));
+        let number = |text: &str| text.parse().ok().filter(|n| (1..=64).contains(n));
         let parts = text.split_once('x').and_then(|(processes, each)| Some((number(processes)?, number(each)?)));
-        let (processes, each) = parts.ok_or_else(|| format!("{text:?} is not of the form 3x1, each from 1 to 1000"))?;
+        let (processes, each) = parts.ok_or_else(|| format!("{text:?} is not of the form 3x1, each from 1 to 64"))?;
         Ok(Self { processes, each })
     }
 }
@@ -160,7 +160,8 @@ impl Field {
         let deadline = self.patience();
         for node in cluster.nodes() {
             while self.layout.each > 1 && listed(node).is_none_or(|nodes| nodes < self.layout.each) {
-                ensure!(Instant::now() < deadline, "not all nodes were started in time\n{}", self.report());
+                let waits = node.runs() && Instant::now() < deadline;
+                ensure!(waits, "not all nodes were started in time\n{}", self.report());
                 std::thread::sleep(Duration::from_millis(20));
             }
         }
