@@ -25,7 +25,7 @@ profile=${BENCH_PROFILE:-release}
 cargo build --locked --workspace --profile "$profile" --bin bellwether --bin bellwether-bench </dev/null
 [ "$profile" = dev ] && folder=debug || folder=$profile
 export RUST_BACKTRACE=${RUST_BACKTRACE:-0} BELLWETHER_TEST_GUESTS=prebuilt BELLWETHER_TEST_REPORTS=none
-# A thousand candidates in one process have a dozen files open each.
+# Whoever speaks to a thousand candidates has many files open.
 ulimit -n "$(ulimit -Hn)"
 export BELLWETHER_TEST_BINARY=${CARGO_TARGET_DIR:-$root/target}/$folder/bellwether
 say "measuring with the profile $profile, on $(nproc) cores; load: $(cut -d' ' -f1-3 /proc/loadavg)"

@@ -127,7 +127,7 @@ pub(crate) enum Outcome {
 
 const SURVEY_PAUSE: Duration = Duration::from_millis(50);
 const SURVEY_PAUSE_MAX: Duration = Duration::from_secs(5);
-/// A claim proves of so many that they are gone. Of more a list costs less, since each counts the counter of the names up by one.
+/// A claim proves of so many that they are gone. With more, a list is cheaper; and each takes a number from the counter of the names.
 const FEW: usize = 3;
 /// So many surveys or claims in a row may end without a clear answer; then the session is given up.
 const UNSURE_MAX: u32 = 20;

@@ -62,9 +62,9 @@ impl FromStr for Layout {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        let number = |text: &str| text.parse().ok().filter(|n| (1..=1000).contains(n));
+        let number = |text: &str| text.parse().ok().filter(|n| (1..=64).contains(n));
         let parts = text.split_once('x').and_then(|(processes, each)| Some((number(processes)?, number(each)?)));
-        let (processes, each) = parts.ok_or_else(|| format!("{text:?} is not of the form 3x1, each from 1 to 1000"))?;
+        let (processes, each) = parts.ok_or_else(|| format!("{text:?} is not of the form 3x1, each from 1 to 64"))?;
         Ok(Self { processes, each })
     }
 }
@@ -143,9 +143,29 @@ impl Field {
             Kind::Echo => bail!("an echo has no candidates"),
         };
         let field = Self { layout, timeout, connect, processes, generation: 0 };
+        field.crowded()?;
         field.whole()?;
         field.wait("a leader", &vec![0; layout.processes], |change| change.elected)?;
         Ok(field)
+    }
+
+    fn patience(&self) -> Instant {
+        let each = u32::try_from(self.layout.candidates()).unwrap_or(u32::MAX);
+        Instant::now() + PATIENCE + Duration::from_millis(200) * each
+    }
+
+    /// Waits until all nodes of a process are there: it is ready when those are that it has started so far.
+    fn crowded(&self) -> Result<()> {
+        let Processes::Nodes(cluster) = &self.processes else { return Ok(()) };
+        let deadline = self.patience();
+        for node in cluster.nodes() {
+            while self.layout.each > 1 && listed(node).is_none_or(|nodes| nodes < self.layout.each) {
+                let waits = node.runs() && Instant::now() < deadline;
+                ensure!(waits, "not all nodes were started in time\n{}", self.report());
+                std::thread::sleep(Duration::from_millis(20));
+            }
+        }
+        Ok(())
     }
 
     /// Waits until all candidates take part.
@@ -153,8 +173,7 @@ impl Field {
     /// # Errors
     /// When they do not in time.
     pub fn whole(&self) -> Result<()> {
-        let deadline =
-            Instant::now() + PATIENCE + Duration::from_millis(200) * u32::try_from(self.layout.candidates())?;
+        let deadline = self.patience();
         let whole = || match &self.processes {
             Processes::Nodes(cluster) => cluster.nodes().iter().all(Node::is_ready),
             Processes::Peers(_, peers) => {
@@ -304,6 +323,12 @@ impl Field {
         }
         self.whole()
     }
+}
+
+/// How many nodes a process says that it has.
+fn listed(node: &Node) -> Option<usize> {
+    let (_, body) = node.http("GET", "/v1/nodes", "").ok()?;
+    Some(serde_json::from_str::<serde_json::Value>(&body).ok()?["nodes"].as_array()?.len())
 }
 
 /// Reads a change from a line of a node's log. It counts when the guest's callback has returned.

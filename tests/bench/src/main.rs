@@ -75,7 +75,7 @@ struct Options {
     #[arg(long)]
     json: bool,
     /// handover: how the candidates are spread, as PROCESSESxCANDIDATES; with 500 candidates and more, a tenth of the operations
-    #[arg(long, value_delimiter = ',', default_value = "3x1,1x1,1x10,2x50,1x1000")]
+    #[arg(long, value_delimiter = ',', default_value = "3x1,1x1,1x10,2x50,20x50")]
     layouts: Vec<Layout>,
     /// handover, registry, swap: how many are measured in each round; tasks: ten times as many
     #[arg(long, default_value_t = 60)]
