@@ -13,7 +13,7 @@ use bellwether_core::id::Epoch;
 use bellwether_core::member::MembershipChange;
 use bellwether_core::state::Entry;
 use bellwether_guest::{Grants, Host, Limits};
-use support::{PATIENCE, Script, instance, limited, linked, member};
+use support::{PATIENCE, Script, config, instance, limited, member, probe};
 
 const TICK: Callback = Callback::Tick;
 
@@ -225,11 +225,10 @@ async fn memory_is_limited() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_guest_too_large_for_its_limits_cannot_be_instantiated() {
+async fn a_guest_too_large_for_its_limits_is_refused_before_it_is_instantiated() {
     let limits = Limits { memory_bytes: 64 << 10, ..Limits::default() };
-    let linked = linked(&Grants::default(), &limits, &[]).await;
-    let error = linked.instantiate(Script::new()).await.expect_err("too large");
-    assert!(error.reason.contains("went over its limit") && error.reason.contains("64 KiB"), "{error}");
+    let error = probe().await.link(&Grants::default(), &limits, config(&[])).expect_err("too large");
+    assert!(error.reason.contains("of memory from the start") && error.reason.contains("64 KiB"), "{error}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

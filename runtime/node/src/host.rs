@@ -1,8 +1,11 @@
 //! What an instance of a guest may do, decided at each call.
 
 use std::borrow::Cow;
+use std::future::poll_fn;
+use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::Poll;
 use std::time::Duration;
 
 use bellwether_core::command::Answer;
@@ -106,12 +109,19 @@ impl InstanceHost {
         let sending = outgoing.send(request);
         let answer = match term {
             None => sending.await,
-            Some(term) => tokio::select! {
-                biased;
-                // An answer that is there is the truth, whatever came after.
-                answer = sending => answer,
-                () = self.group.gate.lost(term) => Err(HttpError::NotLeader),
-            },
+            Some(term) => {
+                let mut sending = pin!(sending);
+                // Asked at each step, by the clock: a process that was paused must not go on with it on waking.
+                let while_leading = poll_fn(|cx| match self.group.gate.leading() {
+                    Some(now) if now == term => sending.as_mut().poll(cx),
+                    _ => Poll::Ready(Err(HttpError::NotLeader)),
+                });
+                tokio::select! {
+                    biased;
+                    () = self.group.gate.lost(term) => Err(HttpError::NotLeader),
+                    answer = while_leading => answer,
+                }
+            }
         };
         let (method, authority) = (what.0, what.1.as_ref().map_or("", |authority| authority.as_str()));
         let (node, group) = (self.group.this.id.as_str(), self.group.name.as_str());
@@ -321,8 +331,6 @@ impl crate::peers::Tasks for PeerTasks {
 
 #[cfg(test)]
 mod tests {
-    use std::task::Poll;
-
     use super::*;
 
     #[tokio::test]
