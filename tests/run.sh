@@ -5,7 +5,7 @@
 #
 # Installs, if missing: Rust's target wasm32-wasip2 (by rustup) and the packages zookeeper, libcurator-recipes-java,
 # iproute2, iptables, libfaketime, docker-registry, jq, python3 and a JDK (by apt-get, as root or by sudo), and what the guests in other languages than Rust need: see
-# guests/*/build.sh. Prints a summary and fails if anything did.
+# guests/*/build.sh. What the projects that `bellwether new` makes install lies below target/projects. Prints a summary and fails if anything did.
 set -euo pipefail
 
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)

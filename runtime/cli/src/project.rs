@@ -1,5 +1,5 @@
-//! What `bellwether new` makes: a guest of its own, in one of several languages. The files are those of `templates/`, of the contract in `wit/`,
-//! and of `guests/`; tests build each of the projects and hold the list against the folder.
+//! What `bellwether new` makes: a guest to begin from, in one of several languages. Its files are those of `templates/`, of the
+//! contract in `wit/`, and of `guests/`; tests build each of the projects, and hold the lists here against the folders.
 
 use std::fs::{self, DirBuilder, OpenOptions, Permissions};
 use std::io::{self, Write as _};
@@ -132,8 +132,8 @@ impl Language {
                 source: "src/lib.rs",
                 ignored: &["/target"],
                 more: "",
-                needs: "The build needs Rust 1.87 or later, and a C compiler for its linker. Cargo brings the crate `wit-bindgen`, which makes the\n\
-                        bindings while it compiles.",
+                needs: "The build needs Rust 1.85 or later, and a C compiler for its linker. Cargo brings the crate `wit-bindgen`,\n\
+                        which makes the bindings while it compiles.",
             },
             Self::C => Kind {
                 name: "C",
@@ -145,9 +145,9 @@ impl Language {
                 source: "guest.c",
                 ignored: &["/build", "/tools/target"],
                 more: "| `tools/` | makes the bindings, by wit-bindgen; `build.sh` compiles it |\n",
-                needs: "The build needs clang and lld 19, C's library for WASI 0.2 (`wasi-libc` of 2024 or later) and Rust as rustup installs it, for\n\
-                        the bindings and the linker `wasm-component-ld`. It installs none of them: where one is missing, it says by which command to. After\n\
-                        the first build, `build/bindings/guest.h` has the contract in C.",
+                needs: "The build needs clang and lld 19, C's library for WASI 0.2 (`wasi-libc` of 2024 or later) and Rust as\n\
+                        rustup installs it, for the bindings and the linker `wasm-component-ld`. It installs none of them: where one\n\
+                        is missing, it says which command does. After the first build, `build/bindings/guest.h` has the contract in C.",
             },
             Self::Js => Kind {
                 name: "JavaScript",
@@ -159,8 +159,9 @@ impl Language {
                 source: "guest.js",
                 ignored: &["/build", "/node_modules"],
                 more: "",
-                needs: "The build needs Node.js 18 or later. `npm install` brings `componentize-qjs`, which puts this and the engine QuickJS into one\n\
-                        component. There is no `console`, no timer and no `TextEncoder`; what runs while the module is loaded runs at build time.",
+                needs: "The build needs Node.js 18 or later. `npm install` brings `componentize-qjs`, which puts this and the engine\n\
+                        QuickJS into one component. There is no `console`, no timer and no `TextEncoder`; what runs while the module is\n\
+                        loaded runs at build time.",
             },
             Self::Python => Kind {
                 name: "Python",
@@ -172,9 +173,9 @@ impl Language {
                 source: "src/app.py",
                 ignored: &["/build", "/.venv", "__pycache__"],
                 more: "| `requirements.txt` | what `build.sh` installs from PyPI, into `.venv` |\n",
-                needs: "The build needs Python 3.10 or later. It installs `componentize-py` from PyPI into `.venv`, which puts this and a whole CPython into\n\
-                        one component. After the first build, `build/bindings` has the contract for editors. What runs while a module is imported runs at\n\
-                        build time.",
+                needs: "The build needs Python 3.10 or later. It installs `componentize-py` from PyPI into `.venv`, which puts this\n\
+                        and a whole CPython into one component. After the first build, `build/bindings` has the contract for editors.\n\
+                        What runs while a module is imported runs at build time.",
             },
             Self::Go => Kind {
                 name: "Go",
@@ -188,8 +189,8 @@ impl Language {
                 more: "| `guest/collect.go` | when Go's collector runs, and why no sooner |\n\
                        | `export_…/` | where the bindings look for the exports |\n\
                        | `tools/` | makes the bindings, by wit-bindgen, and the component; `build.sh` compiles it |\n",
-                needs: "The build needs Go 1.25 or later, and Rust for `tools/`. Go fetches the one module that the bindings need. After the first build,\n\
-                        `build/module` is the whole module, for editors.",
+                needs: "The build needs Go 1.25 or later, and Rust for `tools/`. Go fetches the one module that the bindings need.\n\
+                        After the first build, `build/module` is the whole module, for editors.",
             },
         }
     }

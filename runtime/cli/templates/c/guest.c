@@ -27,7 +27,13 @@ static progress_t progress;
 static guest_string_t *members;
 static size_t members_len, turn;
 
-// Text that is made as by printf; free it by guest_string_free.
+// The names of errors and reasons, in the order of their tags; guest.h has what more they carry.
+static const char *const STATE[] = {"not-leader", "conflict", "bad-key", "too-large", "not-granted", "unavailable", "other"};
+static const char *const WORKERS[] = {"unknown-member", "unreachable", "timed-out", "overloaded", "stale-epoch",
+                                      "failed",         "too-large",   "not-leader", "other"};
+static const char *const DEMOTED[] = {"resigned", "lease-lost", "session-lost", "superseded", "stopping", "failed"};
+
+// Text of at most 511 bytes, made as by printf; free it by guest_string_free.
 static guest_string_t text(const char *format, ...) {
   char buffer[512];
   va_list values;
@@ -67,8 +73,7 @@ static bool load(guest_string_t *error) {
   bellwether_runtime_state_option_entry_t entry;
   bellwether_runtime_state_error_t why;
   if (!bellwether_runtime_state_get(&key, &entry, &why)) {
-    // The tags are constants in guest.h.
-    guest_string_t said = text("the progress cannot be read: error %d", why.tag);
+    guest_string_t said = text("the progress cannot be read: %s", STATE[why.tag]);
     bellwether_runtime_state_error_free(&why);
     return fail(error, said);
   }
@@ -96,7 +101,7 @@ static bool save(uint64_t next, guest_string_t *error) {
   // Should it have failed, the next tick reads what is there.
   progress = (progress_t){.known = done, .saved = done, .next = next, .version = progress.version};
   if (done) return true;
-  guest_string_t said = text("the progress was not written down: error %d", why.tag);
+  guest_string_t said = text("the progress was not written down: %s", STATE[why.tag]);
   bellwether_runtime_state_error_free(&why);
   return fail(error, said);
 }
@@ -111,8 +116,9 @@ bool exports_bellwether_runtime_ticker_on_tick(guest_string_t *error) {
   guest_string_free(&job);
   if (!done) {
     // It may have been done or not, so jobs must bear to be done twice.
-    guest_string_t line = text("job %" PRIu64 " by %.*s came to nothing: error %d", progress.next, (int)member.len, (char *)member.ptr, why.tag);
-    say(WASI_LOGGING_LOGGING_LEVEL_WARN, line);
+    const char *name = WORKERS[why.tag];
+    say(WASI_LOGGING_LOGGING_LEVEL_WARN,
+        text("job %" PRIu64 " by %.*s came to nothing: %s", progress.next, (int)member.len, (char *)member.ptr, name));
     bellwether_runtime_workers_error_free(&why);
     return true;
   }
@@ -143,7 +149,7 @@ bool exports_bellwether_runtime_lifecycle_on_elected(exports_bellwether_runtime_
 
 bool exports_bellwether_runtime_lifecycle_on_demoted(exports_bellwether_runtime_lifecycle_demotion_reason_t *reason, guest_string_t *error) {
   (void)error;
-  say(WASI_LOGGING_LOGGING_LEVEL_INFO, text("leads no more: reason %d", reason->tag));
+  say(WASI_LOGGING_LOGGING_LEVEL_INFO, text("leads no more: %s", DEMOTED[reason->tag]));
   exports_bellwether_runtime_lifecycle_demotion_reason_free(reason);
   return true;
 }

@@ -28,7 +28,8 @@ pub struct DevOptions {
     pub coordinator: Option<String>,
     /// The folder for the nodes' data instead of the manifest's.
     pub data: Option<PathBuf>,
-    /// What is asked of them while they run. With it, what is wrong is waited out: a build that fails at start, or the end of the last node.
+    /// What is asked of them while they run. With it, somebody is there to help: a build that fails at start is waited out, and so is the end
+    /// of the last node.
     pub orders: Option<mpsc::Receiver<Order>>,
     /// When to stop.
     pub shutdown: Shutdown,
@@ -88,6 +89,10 @@ pub async fn dev(manifest: Manifest, options: DevOptions) -> Result<(), NodeErro
     // A change comes to nothing while a build runs, but for this.
     let mut again = false;
     loop {
+        if stopping && cluster.stop() {
+            tracing::info!("stopping: demoting, draining and leaving");
+            renewal = None;
+        }
         if again && renewal.is_none() && !stopping {
             again = false;
             renewal = renew(&manifest, cluster.residents(), watched.as_mut());
@@ -112,10 +117,6 @@ pub async fn dev(manifest: Manifest, options: DevOptions) -> Result<(), NodeErro
                 None => break,
                 Some(failed) => stopping |= failed,
             },
-        }
-        if stopping && cluster.stop() {
-            tracing::info!("stopping: demoting, draining and leaving");
-            renewal = None;
         }
     }
     admin.shutdown(ADMIN_GRACE).await;

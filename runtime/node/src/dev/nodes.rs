@@ -71,7 +71,7 @@ impl Residents {
         tracing::info!(%group, "swapping the new component in");
         let (last, first): (Vec<_>, Vec<_>) =
             controls.into_iter().partition(|control| Some(&control.id) == leader.as_ref());
-        let (mut swapped, mut failed) = (0, Vec::new());
+        let (mut swapped, mut unchanged, mut failed) = (0, 0, Vec::new());
         for part in [first, last] {
             if !failed.is_empty() {
                 failed.extend(part.iter().map(|control| control.id.to_string()));
@@ -84,7 +84,7 @@ impl Residents {
                     _ if !self.stays(&control.id) => {}
                     Ok(report) if report.outcome == SwapOutcome::RolledBack => failed.push(control.id.to_string()),
                     Ok(report) if report.release != report.from => swapped += 1,
-                    Ok(_) => {}
+                    Ok(_) => unchanged += 1,
                     Err(error) => {
                         // An outcome is logged by the core; what it would not even try has to be said here.
                         tracing::warn!(node = %control.id, %group, "not swapped: {error}");
@@ -95,11 +95,11 @@ impl Residents {
         }
         if !failed.is_empty() {
             tracing::warn!(%group, "not swapped on {}: what ran there goes on", failed.join(", "));
-        } else if swapped == 0 {
-            tracing::info!(%group, "the component is what runs already: nothing to swap");
-        } else {
+        } else if swapped > 0 {
             let (nodes, took) = (if swapped == 1 { "node" } else { "nodes" }, began.elapsed().as_secs_f64());
             tracing::info!(%group, "swapped on {swapped} {nodes} in {took:.1} s");
+        } else if unchanged > 0 {
+            tracing::info!(%group, "the component is what runs already: nothing to swap");
         }
     }
 }

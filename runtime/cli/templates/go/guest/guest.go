@@ -35,6 +35,15 @@ var (
 	known   *progress
 )
 
+// The names of errors and reasons, in the order of their tags; the bindings have what more they carry.
+var (
+	ofState   = [...]string{"not-leader", "conflict", "bad-key", "too-large", "not-granted", "unavailable", "other"}
+	ofWorkers = [...]string{
+		"unknown-member", "unreachable", "timed-out", "overloaded", "stale-epoch", "failed", "too-large", "not-leader", "other",
+	}
+	ofDemotion = [...]string{"resigned", "lease-lost", "session-lost", "superseded", "stopping", "failed"}
+)
+
 // result is what a callback gives back.
 type result = witTypes.Result[witTypes.Unit, string]
 
@@ -52,8 +61,7 @@ func log(level wasi_logging_logging.Level, format string, values ...any) {
 func load() (*progress, error) {
 	found := bellwether_runtime_state.Get("next")
 	if found.IsErr() {
-		// The tags are constants of the bindings.
-		return nil, fmt.Errorf("the progress cannot be read: error %d", found.Err().Tag())
+		return nil, errors.New("the progress cannot be read: " + ofState[found.Err().Tag()])
 	}
 	if found.Ok().IsNone() {
 		return &progress{Next: 1}, nil
@@ -74,7 +82,7 @@ func save(next uint64, last *uint32) (*progress, error) {
 	}
 	saved := bellwether_runtime_state.Put("next", fmt.Append(nil, next), expect)
 	if saved.IsErr() {
-		return nil, fmt.Errorf("the progress was not written down: error %d", saved.Err().Tag())
+		return nil, errors.New("the progress was not written down: " + ofState[saved.Err().Tag()])
 	}
 	version := saved.Ok()
 	return &progress{next, &version}, nil
@@ -95,7 +103,7 @@ func tick() (err error) {
 	answer := bellwether_runtime_workers.Send(member, fmt.Append(nil, now.Next), 1000)
 	if answer.IsErr() {
 		// It may have been done or not, so jobs must bear to be done twice.
-		log(wasi_logging_logging.LevelWarn, "job %d by %s came to nothing: error %d", now.Next, member, answer.Err().Tag())
+		log(wasi_logging_logging.LevelWarn, "job %d by %s came to nothing: %s", now.Next, member, ofWorkers[answer.Err().Tag()])
 		known = now
 		return nil
 	}
@@ -133,7 +141,7 @@ func OnElected(leadership bellwether_runtime_lifecycle.Leadership) result {
 // OnDemoted is lifecycle.on-demoted.
 func OnDemoted(reason bellwether_runtime_lifecycle.DemotionReason) result {
 	defer collect()
-	log(wasi_logging_logging.LevelInfo, "leads no more: reason %d", reason.Tag())
+	log(wasi_logging_logging.LevelInfo, "leads no more: %s", ofDemotion[reason.Tag()])
 	return resultOf(nil)
 }
 
