@@ -18,7 +18,9 @@ use crate::member::Leader;
 use crate::request::{CreateMode, Op, Reply, Request, RequestError};
 use crate::time::Moment;
 
+mod claim;
 mod rank;
+mod survey;
 
 /// What a request of the election was for. Rounds tell the answers of an abandoned survey from those that count.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -184,13 +186,6 @@ impl Election {
         }
     }
 
-    /// The check that our znode is still there.
-    fn standing(&self, own: &Candidate) -> Op {
-        let proof = self.safeguards.hold(Safeguard::Proof);
-        let path = if proof { self.path(&own.name) } else { self.paths.election.clone() };
-        Op::Check { path, version: None }
-    }
-
     /// Whether `one` stands before `other`.
     fn before(&self, one: &Candidate, other: &Candidate) -> bool {
         if self.safeguards.hold(Safeguard::SuffixOrder) { one.seq < other.seq } else { one.name < other.name }
@@ -313,39 +308,12 @@ impl Election {
         }
     }
 
-    fn survey(&mut self, cx: &mut Cx<'_>) {
-        self.round += 1;
-        if !self.parents {
-            for path in self.paths.all() {
-                let request =
-                    Request::Create { path: path.to_owned(), data: Vec::new().into(), mode: CreateMode::Persistent };
-                cx.submit(Owner::Group(self.group.clone(), link::Purpose::Parent), request);
-            }
-            self.parents = true;
-        }
-        self.ask(cx, Purpose::Sync, Request::Sync { path: self.paths.election.clone() });
-        let list = Request::List { path: self.paths.election.clone(), watch: false };
-        self.ask(cx, Purpose::Survey { round: self.round }, list);
-        self.phase = Phase::Surveying { inspecting: 0, ours: Vec::new(), all: Vec::new() };
-    }
-
     fn audit(&mut self, cx: &mut Cx<'_>) {
         self.audit_at = cx.now + cx.rng.around(cx.node.audit);
         if let Some(own) = &self.own {
             let request = Request::Get { path: self.path(&own.name), watch: false };
             self.ask(cx, Purpose::Audit { round: self.round }, request);
         }
-    }
-
-    fn guard(&mut self, cx: &mut Cx<'_>) {
-        if let Some(own) = &self.own {
-            let request = Request::Get { path: self.path(&own.name), watch: true };
-            self.ask(cx, Purpose::Guard { round: self.round }, request);
-        }
-    }
-
-    fn sweep(&self, cx: &mut Cx<'_>, name: &str) {
-        self.ask(cx, Purpose::Sweep, Request::Delete { path: self.path(name), version: None });
     }
 
     fn leave(&mut self, cx: &mut Cx<'_>) {
@@ -406,17 +374,6 @@ impl Election {
         }
     }
 
-    /// Somebody made a znode by hand that looks like a candidate's. Behind it the group would wait for ever.
-    fn planted(&mut self, cx: &mut Cx<'_>, name: String) {
-        if self.planted.len() == PLANTED_MAX {
-            self.planted.clear();
-        }
-        let text = format!("{}: belongs to no session, so it is no candidate, and is passed over", self.path(&name));
-        cx.notice(Notice::warning(&self.group, "planted-candidate", text));
-        self.planted.insert(name);
-        self.list(cx);
-    }
-
     fn join(&mut self, cx: &mut Cx<'_>) {
         let data = self.format.data(&cx.node.id, &cx.node.address);
         let path = self.path(&self.format.prefix(&cx.node.id, &cx.node.guid));
@@ -456,27 +413,6 @@ impl Election {
         self.phase = Phase::Placing;
         let request = Request::Get { path: self.path(&name), watch: true };
         self.ask(cx, Purpose::Predecessor { round: self.round, name, made, ahead }, request);
-    }
-
-    /// Proves that this node leads: our znode is there, and those are gone which the list that placed us still had before it.
-    /// ZooKeeper checks no absence, but it makes no znode twice: making it, and deleting it at once, is that check.
-    fn claim(&mut self, cx: &mut Cx<'_>, member: Option<&str>, gone: &[String]) {
-        let Some(own) = &self.own else { return self.unsure(cx.now) };
-        let leader = serde_json::json!({ "id": cx.node.id, "address": cx.node.address }).to_string();
-        let mut operations = vec![
-            self.standing(own),
-            Op::Set { path: self.paths.epoch.clone(), data: leader.into_bytes().into(), version: None },
-        ];
-        if let Some(member) = member {
-            operations.push(Op::Delete { path: format!("{}/{member}", self.paths.registry), version: None });
-        }
-        for name in gone {
-            let path = self.path(name);
-            operations.push(Op::Create { path: path.clone(), data: Vec::new().into() });
-            operations.push(Op::Delete { path, version: None });
-        }
-        self.phase = Phase::Claiming;
-        self.ask(cx, Purpose::Claim { round: self.round }, Request::Multi(operations));
     }
 
     fn sort(&self, names: &[String]) -> Vec<Candidate> {
@@ -616,58 +552,6 @@ impl Election {
         }
     }
 
-    fn surveyed(&mut self, cx: &mut Cx<'_>, names: &[String]) {
-        let all = self.sort(names);
-        // By the whole name: another node may have been given a copy of our data folder, and with it our GUID.
-        let prefix = self.format.prefix(&cx.node.id, &cx.node.guid);
-        let carry_our_guid: Vec<Candidate> = all.iter().filter(|one| one.name.starts_with(&prefix)).cloned().collect();
-        for candidate in &carry_our_guid {
-            let purpose = Purpose::Inspect { round: self.round, name: candidate.name.clone() };
-            self.ask(cx, purpose, Request::Get { path: self.path(&candidate.name), watch: false });
-        }
-        self.phase = Phase::Surveying { inspecting: carry_our_guid.len(), ours: Vec::new(), all };
-        self.surveyed_all(cx);
-    }
-
-    fn inspected(&mut self, cx: &mut Cx<'_>, name: &str, result: Result<Reply, RequestError>) {
-        let ours_now = match result {
-            Ok(Reply::Data { stat, .. }) => self.is_ours(cx, stat.owner),
-            Err(RequestError::NoNode) => false,
-            result => return self.unclear(cx, &result),
-        };
-        if !ours_now {
-            // It belongs to an earlier session of ours, which the ensemble may keep alive for long: it must not outrank anyone.
-            self.sweep(cx, name);
-        }
-        if let Phase::Surveying { inspecting, ours, .. } = &mut self.phase {
-            *inspecting -= 1;
-            if ours_now {
-                ours.extend(self.format.parse(name));
-            }
-        }
-        self.surveyed_all(cx);
-    }
-
-    fn surveyed_all(&mut self, cx: &mut Cx<'_>) {
-        let Phase::Surveying { inspecting: 0, ours, all } = &mut self.phase else { return };
-        let (mut ours, all) = (std::mem::take(ours), std::mem::take(all));
-        ours.sort_by_key(|candidate| candidate.seq);
-        for ghost in ours.iter().skip(1) {
-            self.sweep(cx, &ghost.name);
-        }
-        self.own = ours.into_iter().next();
-        match &self.own {
-            Some(own) => {
-                // Placed by the same list, less what was swept.
-                let (own, guid) = (own.name.clone(), cx.node.guid.clone());
-                let all: Vec<Candidate> = all.into_iter().filter(|one| one.name == own || one.guid != guid).collect();
-                self.place(cx, &all);
-            }
-            None if self.wanted => self.join(cx),
-            None => self.phase = Phase::Out { clean: false },
-        }
-    }
-
     fn joined(&mut self, cx: &mut Cx<'_>, round: u64, result: Result<Reply, RequestError>) {
         let created = match result {
             Ok(Reply::Created { path }) => path,
@@ -704,67 +588,6 @@ impl Election {
     /// Whether somebody was found to follow since this was asked last.
     pub fn follows(&mut self) -> bool {
         std::mem::take(&mut self.follows)
-    }
-
-    fn claimed(&mut self, cx: &mut Cx<'_>, result: Result<Reply, RequestError>) -> Outcome {
-        let stats = match result {
-            Ok(Reply::Multi(stats)) => stats,
-            Err(RequestError::Multi { index, error }) => {
-                match (index, *error) {
-                    (_, RequestError::NoAuth) => return self.deny(),
-                    (0, _) => {
-                        self.own = None;
-                        self.again_later(cx, "our znode was gone when we claimed");
-                    }
-                    // Whether those before us are gone was not come to; the list will tell.
-                    (2, RequestError::NoNode) => {
-                        self.list(cx);
-                        return Outcome::MemberGone;
-                    }
-                    // One before us is there: not the one that we watched, or that one was changed and not deleted.
-                    (_, RequestError::NodeExists) => self.list(cx),
-                    (_, error) => self.unclear(cx, &Err(error)),
-                }
-                return Outcome::Nothing;
-            }
-            result => {
-                self.unclear(cx, &result);
-                return Outcome::Nothing;
-            }
-        };
-        let Some(Some(stat)) = stats.get(1) else {
-            self.again_later(cx, "the answer to the claim lacks the epoch's stat");
-            return Outcome::Nothing;
-        };
-        if cx.link.lease().is_none_or(|lease| lease <= cx.now) {
-            self.again_later(cx, "the proof came back when its lease had run out");
-            return Outcome::Nothing;
-        }
-        self.attempts = 0;
-        let epoch = Epoch(stat.mzxid.unsigned_abs());
-        self.phase = Phase::Leading { epoch, version: stat.version, guard: None };
-        self.audit_at = cx.now + cx.rng.around(cx.node.audit);
-        self.guard(cx);
-        Outcome::Won(epoch)
-    }
-
-    fn guarded(&mut self, cx: &mut Cx<'_>, tag: Tag, result: &Result<Reply, RequestError>) -> Outcome {
-        let ours = matches!(result, Ok(Reply::Data { stat, .. }) if self.is_ours(cx, stat.owner));
-        let Phase::Leading { guard, .. } = &mut self.phase else { return Outcome::Nothing };
-        match result {
-            Ok(Reply::Data { .. }) if ours => {
-                if let Some(older) = guard.replace(tag) {
-                    cx.forget(older);
-                }
-            }
-            Ok(_) | Err(RequestError::NoNode) => {
-                self.own = None;
-                return Outcome::Superseded;
-            }
-            // Refused or unknown: the next connection, or the next audit, guards again, and every write checks the znode anyway.
-            Err(_) => {}
-        }
-        Outcome::Nothing
     }
 
     fn left(&mut self, cx: &mut Cx<'_>, name: &str, result: &Result<Reply, RequestError>) {
