@@ -27,6 +27,31 @@ pub fn resident(pid: i32) -> Result<u64> {
     Ok(kib * 1024)
 }
 
+/// The children of a process.
+///
+/// # Errors
+/// When there is no such process.
+pub fn children(pid: i32) -> Result<Vec<i32>> {
+    let mut children = String::new();
+    for thread in
+        std::fs::read_dir(format!("/proc/{pid}/task")).with_context(|| format!("there is no process {pid}"))?
+    {
+        // A thread may end meanwhile.
+        children += &std::fs::read_to_string(thread?.path().join("children")).unwrap_or_default();
+    }
+    Ok(children.split_whitespace().map(str::parse).collect::<Result<_, _>>()?)
+}
+
+/// How much memory a process and its children have in RAM, in bytes; what they share is counted for each.
+///
+/// # Errors
+/// When there is no such process.
+pub fn resident_with_children(pid: i32) -> Result<u64> {
+    // A child may end meanwhile.
+    let theirs: u64 = children(pid)?.into_iter().filter_map(|child| resident(child).ok()).sum();
+    Ok(resident(pid)? + theirs)
+}
+
 /// How many threads a process has, and how many files are open in it.
 ///
 /// # Errors

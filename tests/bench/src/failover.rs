@@ -17,8 +17,10 @@ use crate::field::{Change, Field, Kind, Layout};
 /// What befalls the leader.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Fate {
-    /// SIGKILL.
+    /// SIGKILL to its process.
     Killed,
+    /// SIGKILL to it and to whatever stands beside it, as when its machine fails.
+    Lost,
     /// SIGSTOP; it goes on when a successor leads.
     Paused,
     /// Nothing comes through between it and the server, in either direction, until it has noticed; the connection stays.
@@ -49,7 +51,7 @@ pub fn run(kind: Kind, server: &Server, timeout: Duration, fate: Fate, trials: u
     let layout = Layout { processes: 3, each: 1 };
     let proxies = match fate {
         Fate::Cut => (0..layout.processes).map(|_| Proxy::start(server.address())).collect::<Result<_>>()?,
-        Fate::Killed | Fate::Paused => Vec::new(),
+        Fate::Killed | Fate::Lost | Fate::Paused => Vec::new(),
     };
     let ways: Vec<_> = (0..layout.processes).map(|n| proxies.get(n).map_or(server.address(), Proxy::address)).collect();
     let mut field = Field::start_behind(kind, layout, &ways, timeout)?;
@@ -61,6 +63,7 @@ pub fn run(kind: Kind, server: &Server, timeout: Duration, fate: Fate, trials: u
         let from = boottime();
         match fate {
             Fate::Killed => field.kill(former),
+            Fate::Lost => field.lose(former)?,
             Fate::Paused => field.signal(former, Signal::STOP)?,
             Fate::Cut => proxies[former].set(Link { up: Flow::Swallow, down: Flow::Swallow }),
         }
@@ -69,7 +72,7 @@ pub fn run(kind: Kind, server: &Server, timeout: Duration, fate: Fate, trials: u
         let noticed = || field.wait("it to notice", &mark, |change| change.process == former && !change.elected);
         let (mut awake, mut overlap) = (None, None);
         match fate {
-            Fate::Killed => {}
+            Fate::Killed | Fate::Lost => {}
             Fate::Paused => {
                 let from = boottime();
                 field.signal(former, Signal::CONT)?;
@@ -82,7 +85,7 @@ pub fn run(kind: Kind, server: &Server, timeout: Duration, fate: Fate, trials: u
         }
         let changes = field.changes(&mark);
         match fate {
-            Fate::Killed => field.replace(former)?,
+            Fate::Killed | Fate::Lost => field.replace(former)?,
             Fate::Paused | Fate::Cut => field.whole()?,
         }
         done.push(Trial { time, awake, overlap, changes });

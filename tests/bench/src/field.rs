@@ -127,6 +127,7 @@ impl Field {
                     .connect(move |index| addresses[index].clone())
                     .nodes(layout.processes)
                     .session_timeout(timeout)
+                    .node("reaper = true")
                     .group(GROUP, guest("minimal"), "")
                     .env("BELLWETHER_LOG", "info,bellwether::effects=debug");
                 if layout.each > 1 {
@@ -293,6 +294,20 @@ impl Field {
         match &self.processes {
             Processes::Nodes(cluster) => cluster.node(process).kill(),
             Processes::Peers(_, peers) => peers[process].kill(),
+        }
+    }
+
+    /// Kills a process and whatever would tell of that, as when its machine fails.
+    ///
+    /// # Errors
+    /// When it does not run.
+    pub fn lose(&self, process: usize) -> Result<()> {
+        match &self.processes {
+            Processes::Nodes(cluster) => cluster.node(process).lose(),
+            Processes::Peers(_, peers) => {
+                peers[process].kill();
+                Ok(())
+            }
         }
     }
 

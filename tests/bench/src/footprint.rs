@@ -6,7 +6,7 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 use bellwether_tests::cluster::{Cluster, Node};
 use bellwether_tests::guests::guest;
-use bellwether_tests::measure::{boottime, resident, threads_and_files};
+use bellwether_tests::measure::{boottime, resident_with_children, threads_and_files};
 use bellwether_tests::znodes::Znodes;
 use bellwether_tests::zookeeper::Server;
 
@@ -18,7 +18,7 @@ use crate::field::{Field, Kind, Layout};
 pub struct Footprint {
     /// From the start of the process until it takes part.
     pub start: Duration,
-    /// What it holds of memory.
+    /// What it and its reaper hold of memory.
     pub resident: u64,
     /// Its threads.
     pub threads: usize,
@@ -42,7 +42,7 @@ pub fn run(kind: Kind, server: &Server, timeout: Duration, times: usize) -> Resu
         field.replace(process)?;
         let start = boottime().saturating_sub(from);
         let pid = field.pids()?[process];
-        found.push(Footprint { start, resident: resident(pid)?, threads: threads_and_files(pid)?.0 });
+        found.push(Footprint { start, resident: resident_with_children(pid)?, threads: threads_and_files(pid)?.0 });
     }
     Ok(found)
 }
@@ -66,7 +66,7 @@ pub struct Many {
 /// When it does not come to lead all of them.
 pub fn many(server: &Server, timeout: Duration, groups: usize) -> Result<Many> {
     let root = format!("/groups-{groups}");
-    let builder = Cluster::builder(server.address()).root(&root).session_timeout(timeout);
+    let builder = Cluster::builder(server.address()).root(&root).session_timeout(timeout).node("reaper = true");
     let builder = (0..groups).fold(builder, |builder, n| builder.group(&format!("g{n}"), guest("minimal"), ""));
     let cluster = builder.prepare()?;
     let node = cluster.node(0);
@@ -79,7 +79,7 @@ pub fn many(server: &Server, timeout: Duration, groups: usize) -> Result<Many> {
     cluster.wait_until("the node to be ready again", |_| node.is_ready() && leads(node, groups))?;
     let start = boottime().saturating_sub(from);
     let pid = node.pid()?;
-    let footprint = Footprint { start, resident: resident(pid)?, threads: threads_and_files(pid)?.0 };
+    let footprint = Footprint { start, resident: resident_with_children(pid)?, threads: threads_and_files(pid)?.0 };
     let path = format!("{root}/nodes/{}", node.id());
     let znodes = Znodes::of(server.address());
     let beats = || Ok::<_, anyhow::Error>(znodes.get(&path)?.context("the node's own znode is gone")?.version);

@@ -6,7 +6,7 @@
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
-use bellwether_tests::measure::{Figures, boottime, resident};
+use bellwether_tests::measure::{Figures, boottime, resident_with_children};
 use bellwether_tests::zookeeper::Server;
 
 use crate::bed::{Counts, computed, settled};
@@ -73,7 +73,7 @@ pub fn run(kind: Kind, layout: Layout, server: &Server, plan: &Plan) -> Result<M
     }
     let computed = computed(&field.pids()?)?.saturating_sub(busy);
     let counts = settled(server)?.since(before);
-    let resident = field.pids()?.into_iter().map(resident).sum::<Result<u64>>()?;
+    let resident = field.pids()?.into_iter().map(resident_with_children).sum::<Result<u64>>()?;
     Ok(Measured { times, demotions, changes: field.changes(&from), counts, computed, resident })
 }
 

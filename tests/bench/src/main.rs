@@ -170,7 +170,12 @@ fn main() -> Result<()> {
             }
         }
         if wanted(Name::Failover) && long {
-            for (name, fate) in [("kill -9", Fate::Killed), ("SIGSTOP", Fate::Paused), ("cut link", Fate::Cut)] {
+            for (name, fate) in [
+                ("kill -9", Fate::Killed),
+                ("machine lost", Fate::Lost),
+                ("SIGSTOP", Fate::Paused),
+                ("cut link", Fate::Cut),
+            ] {
                 for kind in &kinds {
                     progress(format_args!("failover {name}, {kind}"));
                     let trials = failover::run(*kind, &server, timeout, fate, options.trials)?;

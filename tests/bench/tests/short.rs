@@ -44,7 +44,7 @@ fn each_resignation_moves_leadership_once_and_wakes_one_candidate() -> Result<()
 #[test]
 fn a_crash_a_pause_and_a_cut_have_one_successor_each() -> Result<()> {
     let server = zookeeper()?;
-    for fate in [Fate::Killed, Fate::Paused, Fate::Cut] {
+    for fate in [Fate::Killed, Fate::Lost, Fate::Paused, Fate::Cut] {
         let trials = failover::run(Kind::Bellwether, &server, TIMEOUT, fate, 1)?;
         assert_eq!(trials.len(), 1);
         assert_eq!(elected(&trials[0].changes).len(), 1, "{trials:#?}");

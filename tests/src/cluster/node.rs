@@ -8,13 +8,14 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
-use rustix::process::Signal;
+use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
 use super::PATIENCE;
 use super::log::{Line, Log};
 use super::process::Process;
 use crate::cli::{Cli, Ran, binary};
+use crate::measure::children;
 
 /// How long the admin API may take to answer.
 const ANSWER: Duration = Duration::from_secs(10);
@@ -138,6 +139,32 @@ impl Node {
     /// Kills it (SIGKILL), as a crash would, and waits until it is gone. Nothing happens if it does not run.
     pub fn kill(&self) {
         *lock(&self.state) = State::default();
+    }
+
+    /// Its reapers: one, or none where it has been killed or is being replaced.
+    ///
+    /// # Errors
+    /// When it does not run.
+    pub fn reapers(&self) -> Result<Vec<Pid>> {
+        let is_reaper = |pid: &i32| {
+            let line = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+            line.split(|byte| *byte == 0).any(|argument| argument == b"reaper")
+        };
+        Ok(children(self.pid()?)?.into_iter().filter(is_reaper).filter_map(Pid::from_raw).collect())
+    }
+
+    /// Kills it and its reaper, as when its machine fails: nobody tells of that.
+    ///
+    /// # Errors
+    /// When it does not run.
+    pub fn lose(&self) -> Result<()> {
+        // Paused, it cannot put another one in its place.
+        self.pause()?;
+        for reaper in self.reapers()? {
+            kill_process(reaper, Signal::KILL)?;
+        }
+        self.kill();
+        Ok(())
     }
 
     /// Sends a signal.

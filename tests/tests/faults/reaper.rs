@@ -43,19 +43,6 @@ fn dies(bed: &mut Bed, leader: usize) -> Result<()> {
     Ok(())
 }
 
-/// The reapers of a node: the children of its process that are called so.
-fn reapers(bed: &Bed, node: usize) -> Result<Vec<Pid>> {
-    let pid = bed.cluster.node(node).pid()?;
-    let mut children = String::new();
-    for thread in std::fs::read_dir(format!("/proc/{pid}/task"))? {
-        // A thread may end meanwhile.
-        children += &std::fs::read_to_string(thread?.path().join("children")).unwrap_or_default();
-    }
-    let children = children.split_whitespace().map(str::parse).collect::<Result<Vec<i32>, _>>()?;
-    let ours = children.into_iter().filter(|pid| arguments(*pid).iter().any(|argument| argument == "reaper"));
-    Ok(ours.filter_map(Pid::from_raw).collect())
-}
-
 fn arguments(pid: i32) -> Vec<String> {
     let line = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
     line.split(|byte| *byte == 0).map(|argument| String::from_utf8_lossy(argument).into_owned()).collect()
@@ -63,7 +50,7 @@ fn arguments(pid: i32) -> Vec<String> {
 
 /// Waits until there is one reaper, other than `former`, that was told of the node's session.
 fn reaper(bed: &Bed, node: usize, former: Option<Pid>) -> Result<Pid> {
-    bed.cluster.wait_for("a reaper", PATIENCE, |_| match reapers(bed, node).ok()?.as_slice() {
+    bed.cluster.wait_for("a reaper", PATIENCE, |_| match bed.cluster.node(node).reapers().ok()?.as_slice() {
         [one] if Some(*one) != former => Some(*one),
         _ => None,
     })
