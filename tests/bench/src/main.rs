@@ -43,6 +43,29 @@ enum Peers {
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Befalls {
+    /// SIGKILL to its process
+    Kill,
+    /// SIGKILL to it and to what stands beside it, as when its machine fails
+    Lose,
+    /// SIGSTOP
+    Stop,
+    /// Its link is cut
+    Cut,
+}
+
+impl Befalls {
+    fn fate(self) -> (&'static str, Fate) {
+        match self {
+            Self::Kill => ("kill -9", Fate::Killed),
+            Self::Lose => ("machine lost", Fate::Lost),
+            Self::Stop => ("SIGSTOP", Fate::Paused),
+            Self::Cut => ("cut link", Fate::Cut),
+        }
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum Language {
     /// QuickJS
     Javascript,
@@ -89,6 +112,9 @@ struct Options {
     /// failover, footprint: how many trials in each round
     #[arg(long, default_value_t = 3)]
     trials: usize,
+    /// failover: what befalls the leader
+    #[arg(long, value_delimiter = ',', default_value = "kill,lose,stop,cut")]
+    fates: Vec<Befalls>,
     /// tasks: bytes of a piece
     #[arg(long, value_delimiter = ',', default_value = "0,1024,1048576")]
     sizes: Vec<usize>,
@@ -170,12 +196,7 @@ fn main() -> Result<()> {
             }
         }
         if wanted(Name::Failover) && long {
-            for (name, fate) in [
-                ("kill -9", Fate::Killed),
-                ("machine lost", Fate::Lost),
-                ("SIGSTOP", Fate::Paused),
-                ("cut link", Fate::Cut),
-            ] {
+            for (name, fate) in options.fates.iter().map(|befalls| befalls.fate()) {
                 for kind in &kinds {
                     progress(format_args!("failover {name}, {kind}"));
                     let trials = failover::run(*kind, &server, timeout, fate, options.trials)?;

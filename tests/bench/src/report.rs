@@ -60,7 +60,8 @@ impl Row {
         let times = figures_of(|trial| Some(trial.time));
         let (awake, overlap) = (figures_of(|trial| trial.awake), figures_of(|trial| trial.overlap));
         let of_timeout = |percent| times.percentile(percent).as_secs_f64() / timeout.as_secs_f64();
-        let mut figures = vec![("=median T", of_timeout(50)), ("max T", of_timeout(100))];
+        let mut figures =
+            vec![("=median T", of_timeout(50)), ("max T", of_timeout(100)), ("median ms", ms(times.percentile(50)))];
         if !awake.is_empty() {
             figures.extend([("woken p50 ms", ms(awake.percentile(50))), ("woken max ms", ms(awake.percentile(100)))]);
         }
