@@ -31,7 +31,12 @@ fn caught_among(sound: Options, missing: Missing, unchecked: Option<&'static str
 
 #[test]
 fn without_the_proof_of_claims_and_writes_a_stale_write_is_accepted() {
-    caught(Missing::Core(Safeguard::Proof), None, 400, &["fenced_writes", "demotion_first"]);
+    caught(Missing::Core(Safeguard::Proof), Some("epochs_grow"), 400, &["fenced_writes", "demotion_first"]);
+}
+
+#[test]
+fn without_the_proof_of_claims_a_late_claim_makes_a_leader_of_an_earlier_epoch() {
+    caught(Missing::Core(Safeguard::Proof), None, 400, &["epochs_grow", "fenced_writes", "demotion_first"]);
 }
 
 #[test]

@@ -130,7 +130,7 @@ impl World {
         self.zxid += 1;
         let owner = path.contains("/running/").then_some(SessionId(8));
         if self.set(path, data.clone().into(), None).is_err() {
-            self.create(path.to_owned(), data.into(), owner).unwrap();
+            self.insert(path.to_owned(), data.into(), owner).unwrap();
         }
         self.take_all();
     }
@@ -173,7 +173,7 @@ impl World {
     pub fn add_member_as(&mut self, group: &str, id: &str, name: &str) {
         let data = format!("{{\"id\":\"{id}\",\"address\":\"h:1\"}}").into_bytes();
         let path = format!("/bw/{group}/service_registry/{name}");
-        self.create(path, data.into(), Some(SessionId(8))).unwrap();
+        self.insert(path, data.into(), Some(SessionId(8))).unwrap();
     }
 
     /// Who watches the list of members is told that it has changed.
@@ -185,7 +185,7 @@ impl World {
     /// Another node joins, under this name.
     pub fn add_candidate(&mut self, group: &str, name: &str) {
         self.zxid += 1;
-        self.create(format!("/bw/{group}/election/{name}"), Arc::from([]), Some(SessionId(8))).unwrap();
+        self.insert(format!("/bw/{group}/election/{name}"), Arc::from([]), Some(SessionId(8))).unwrap();
     }
 
     /// The candidate goes whose name begins so.
@@ -370,6 +370,11 @@ impl World {
         if !parent.is_empty() && !self.tree.contains_key(parent) {
             return Err(RequestError::NoNode);
         }
+        self.insert(path, data, owner)
+    }
+
+    /// Whether or not there is a parent.
+    fn insert(&mut self, path: String, data: Arc<[u8]>, owner: Option<SessionId>) -> Result<(), RequestError> {
         if self.tree.contains_key(&path) {
             return Err(RequestError::NodeExists);
         }
