@@ -180,6 +180,8 @@ pub struct History {
     killed: Vec<(String, u64, u64)>,
     paused: Vec<(String, u64, u64)>,
     meddled: Vec<(u64, u64)>,
+    /// When the state was deleted: its versions begin anew.
+    deleted: Vec<(u64, u64)>,
 }
 
 impl History {
@@ -206,7 +208,13 @@ impl History {
         self.paused.push((node.to_owned(), from, to));
     }
 
-    /// An operator has taken leadership, or the state, away between `from` and `to`.
+    /// An operator has deleted the state between `from` and `to`: its versions begin anew, and within that time nobody can say which
+    /// of two writes of one version came first.
+    pub fn state_deleted(&mut self, from: u64, to: u64) {
+        self.deleted.push((from, to));
+    }
+
+    /// An operator has taken leadership away between `from` and `to`, when all had been told.
     pub fn meddled(&mut self, from: u64, to: u64) {
         self.meddled.push((from, to));
     }
@@ -226,15 +234,19 @@ impl History {
             let key = (effect.node.as_str(), effect.group.as_str(), effect.instance);
             match effect.kind {
                 Kind::ElectedEntered => {
-                    // It was dead by the end of a killing, and somebody else may have known before we did.
+                    // It was dead by the end of a killing, and somebody else may have known before we did; so what it still did counts.
                     let killed = self.killed.iter().filter(|(node, _, to)| *node == effect.node && *to >= effect.at);
+                    let until = killed.map(|(node, from, to)| {
+                        let last = self.effects.iter().rfind(|effect| effect.node == *node && effect.at <= *to);
+                        last.map_or(*from, |last| last.at.max(*from))
+                    });
                     open.insert(key, terms.len());
                     terms.push(Term {
                         node: effect.node.clone(),
                         group: effect.group.clone(),
                         epoch: effect.epoch,
                         from: effect.at,
-                        until: killed.map(|(_, from, _)| *from.max(&effect.at)).min().unwrap_or(u64::MAX),
+                        until: until.min().unwrap_or(u64::MAX),
                     });
                 }
                 Kind::DemotedLeft | Kind::Stopped => {
@@ -299,16 +311,16 @@ impl History {
         }
     }
 
-    /// Writes by key, and within a key by version, which is the order in which they took effect. Where an operator has meddled, the
-    /// versions may begin anew.
+    /// Writes by key, and within a key by version, which is the order in which they took effect. Where an operator has deleted the
+    /// state, they begin anew.
     fn judge_writes(&self, wrong: &mut Vec<Violation>, summary: &mut Summary) {
         let mut keys: BTreeMap<(&str, &str, usize), BTreeMap<u64, &Effect>> = BTreeMap::new();
         for effect in &self.effects {
             let Kind::Write(key, version) = &effect.kind else { continue };
             summary.writes += 1;
-            let meddled = self.meddled.iter().any(|(from, to)| (*from..=*to).contains(&effect.at));
-            let Some(version) = version.filter(|_| !meddled) else { continue };
-            let era = self.meddled.iter().filter(|(from, _)| *from < effect.at).count();
+            let deleted = self.deleted.iter().any(|(from, to)| (*from..=*to).contains(&effect.at));
+            let Some(version) = version.filter(|_| !deleted) else { continue };
+            let era = self.deleted.iter().filter(|(from, _)| *from < effect.at).count();
             let writes = keys.entry((&effect.group, key, era)).or_default();
             if let Some(one) = writes.insert(version, effect) {
                 wrong.push(Violation::Twice { one: one.clone(), other: effect.clone() });

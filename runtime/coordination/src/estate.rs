@@ -10,7 +10,11 @@ use tokio::sync::Notify;
 
 use crate::{Coordinator, Session, SessionEvent, Sink};
 
-/// A session and the ephemeral znodes that are known to be its.
+/// So many changes are kept for who has not asked yet; then all is told anew.
+const CHANGES_MAX: usize = 4096;
+
+/// A session and the ephemeral sequential znodes that are known to be its: candidates and members, which others wait for. Their names are never
+/// given to anybody else, so that they can be deleted by name. The session's other znodes are in nobody's way until it times out.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Holdings {
     /// The session.
@@ -21,20 +25,61 @@ pub struct Holdings {
     pub znodes: BTreeSet<String>,
 }
 
-/// What the present session owns; nothing while there is none.
+/// What is new of an estate.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum News {
+    /// Whatever was told before is to be forgotten: this is all; nothing while there is no session.
+    Everything(Option<Holdings>),
+    /// What has changed since, in this order.
+    Changes(Vec<Change>),
+}
+
+/// A change of what a session owns.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Change {
+    /// It owns this znode.
+    Owns(String),
+    /// It does not own it any more.
+    Released(String),
+}
+
+/// What the present session owns.
 #[derive(Debug, Clone, Default)]
 pub struct Estate(Arc<Inner>);
 
 #[derive(Debug, Default)]
 struct Inner {
-    holdings: Mutex<Option<Holdings>>,
+    ledger: Mutex<Ledger>,
     changed: Notify,
 }
 
+#[derive(Debug, Default)]
+struct Ledger {
+    holdings: Option<Holdings>,
+    /// Since the last look; none if everything is to be told.
+    changes: Option<Vec<Change>>,
+}
+
 impl Estate {
-    /// Looks at it. What is done here holds up the session's task: some microseconds, no more.
-    pub fn look<T>(&self, look: impl FnOnce(Option<&Holdings>) -> T) -> T {
-        look(self.holdings().as_ref())
+    /// Whether there is no session.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.ledger().holdings.is_none()
+    }
+
+    /// Has everything told from now on: who was told before is gone.
+    pub fn start_over(&self) {
+        self.ledger().changes = None;
+    }
+
+    /// What is new since the last look.
+    #[must_use]
+    pub fn news(&self) -> News {
+        let mut ledger = self.ledger();
+        match ledger.changes.replace(Vec::new()) {
+            Some(changes) => News::Changes(changes),
+            None => News::Everything(ledger.holdings.clone()),
+        }
     }
 
     /// Waits for a change since the last wait; a change that nobody waited for counts.
@@ -42,27 +87,42 @@ impl Estate {
         self.0.changed.notified().await;
     }
 
-    fn holdings(&self) -> MutexGuard<'_, Option<Holdings>> {
-        self.0.holdings.lock().unwrap_or_else(PoisonError::into_inner)
+    /// The session's thread takes this lock as well: whoever has it does some instructions, and for a few of them a copy.
+    fn ledger(&self) -> MutexGuard<'_, Ledger> {
+        self.0.ledger.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn begin(&self, session: SessionId, timeout: Duration) {
-        *self.holdings() = Some(Holdings { session, timeout, znodes: BTreeSet::new() });
+        let holdings = Some(Holdings { session, timeout, znodes: BTreeSet::new() });
+        *self.ledger() = Ledger { holdings, changes: None };
         self.0.changed.notify_one();
     }
 
     /// Changes what `session` owns; late news of another one changes nothing.
-    fn change(&self, session: SessionId, change: impl FnOnce(&mut BTreeSet<String>) -> bool) {
-        let mut holdings = self.holdings();
-        if let Some(holdings) = holdings.as_mut().filter(|holdings| holdings.session == session)
-            && change(&mut holdings.znodes)
-        {
-            self.0.changed.notify_one();
+    fn change(&self, session: SessionId, change: Change) {
+        let mut ledger = self.ledger();
+        let Ledger { holdings, changes } = &mut *ledger;
+        let Some(holdings) = holdings.as_mut().filter(|holdings| holdings.session == session) else { return };
+        let is_new = match &change {
+            Change::Owns(path) => !holdings.znodes.contains(path) && holdings.znodes.insert(path.clone()),
+            Change::Released(path) => holdings.znodes.remove(path),
+        };
+        if !is_new {
+            return;
         }
+        match changes {
+            Some(kept) if kept.len() < CHANGES_MAX => kept.push(change),
+            _ => *changes = None,
+        }
+        drop(ledger);
+        self.0.changed.notify_one();
     }
 
     fn end(&self, session: SessionId) {
-        if self.holdings().take_if(|holdings| holdings.session == session).is_some() {
+        let mut ledger = self.ledger();
+        if ledger.holdings.take_if(|holdings| holdings.session == session).is_some() {
+            ledger.changes = None;
+            drop(ledger);
             self.0.changed.notify_one();
         }
     }
@@ -102,9 +162,7 @@ struct RecordedSession {
 
 impl Session for RecordedSession {
     fn submit(&mut self, tag: Tag, request: Request) {
-        if let Some(asked) = Asked::of(&request) {
-            self.record.state().asked.insert(tag, asked);
-        }
+        self.record.note(tag, &request);
         self.session.submit(tag, request);
     }
 
@@ -122,6 +180,11 @@ enum Asked {
     Created,
     Read(String),
     Deleted(Vec<String>),
+}
+
+/// What the path of a znode is below.
+fn parent(path: &str) -> &str {
+    path.rsplit_once('/').map_or("", |(parent, _)| parent)
 }
 
 impl Asked {
@@ -156,11 +219,30 @@ struct State {
     session: Option<SessionId>,
     /// As many as the session has requests under way, which is bounded.
     asked: HashMap<Tag, Asked>,
+    /// Where sequential znodes were asked for: two places for each group.
+    places: BTreeSet<String>,
 }
 
 impl Record {
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn note(&self, tag: Tag, request: &Request) {
+        let mut state = self.state();
+        if let Request::Create { path, mode: CreateMode::EphemeralSequential, .. } = request
+            && !state.places.contains(parent(path))
+        {
+            state.places.insert(parent(path).to_owned());
+        }
+        // What was not made in one of these places, or is not found there, is of no interest.
+        let asked = Asked::of(request).filter(|asked| match asked {
+            Asked::Read(path) => state.places.contains(parent(path)),
+            Asked::Created | Asked::Deleted(_) => true,
+        });
+        if let Some(asked) = asked {
+            state.asked.insert(tag, asked);
+        }
     }
 
     fn hear(&self, event: &SessionEvent) {
@@ -182,8 +264,8 @@ impl Record {
                     (Asked::Read(path), Ok(Reply::Data { stat, .. })) if stat.owner == Some(session) => {
                         self.own(session, &path);
                     }
-                    (Asked::Read(path), Err(RequestError::NoNode)) => self.disown(session, &[path]),
-                    (Asked::Deleted(paths), Ok(_)) => self.disown(session, &paths),
+                    (Asked::Read(path), Err(RequestError::NoNode)) => self.disown(session, vec![path]),
+                    (Asked::Deleted(paths), Ok(_)) => self.disown(session, paths),
                     _ => {}
                 }
             }
@@ -192,12 +274,13 @@ impl Record {
     }
 
     fn own(&self, session: SessionId, path: &str) {
-        // Not made anew at every read.
-        self.estate.change(session, |znodes| !znodes.contains(path) && znodes.insert(path.to_owned()));
+        self.estate.change(session, Change::Owns(path.to_owned()));
     }
 
-    fn disown(&self, session: SessionId, paths: &[String]) {
-        self.estate.change(session, |znodes| paths.iter().filter(|path| znodes.remove(*path)).count() > 0);
+    fn disown(&self, session: SessionId, paths: Vec<String>) {
+        for path in paths {
+            self.estate.change(session, Change::Released(path));
+        }
     }
 }
 
@@ -224,9 +307,7 @@ mod tests {
         fn ask(&mut self, request: &Request, result: Result<Reply, RequestError>) {
             self.tags += 1;
             let tag = Tag(self.tags);
-            if let Some(asked) = Asked::of(request) {
-                self.record.state().asked.insert(tag, asked);
-            }
+            self.record.note(tag, request);
             self.record.hear(&SessionEvent::Answered { tag, result });
             assert!(self.record.state().asked.is_empty(), "what is answered is not kept");
         }
@@ -243,7 +324,7 @@ mod tests {
     }
 
     fn owned(estate: &Estate) -> Option<Vec<String>> {
-        estate.look(|holdings| holdings.map(|holdings| holdings.znodes.iter().cloned().collect()))
+        estate.ledger().holdings.as_ref().map(|holdings| holdings.znodes.iter().cloned().collect())
     }
 
     fn created(path: &str) -> Result<Reply, RequestError> {
@@ -261,11 +342,12 @@ mod tests {
         bench.create(CreateMode::EphemeralSequential, Err(RequestError::Unknown("lost".into())));
         bench.read("/e/n_2", Ok(OURS));
         bench.read("/e/n_3", Ok(SessionId(8)));
-        assert_eq!(owned(&estate).unwrap(), ["/e/n_1", "/e/n_2", "/nodes/a"]);
+        bench.read("/nodes/a", Ok(OURS));
+        assert_eq!(owned(&estate).unwrap(), ["/e/n_1", "/e/n_2"]);
         bench.read("/e/n_2", Err(RequestError::NoNode));
         let delete = |path: &str| Op::Delete { path: path.into(), version: None };
         bench.ask(&Request::Multi(vec![delete("/e/n_1")]), Err(RequestError::NoNode));
-        assert_eq!(owned(&estate).unwrap(), ["/e/n_1", "/nodes/a"], "a multi that failed has done nothing");
+        assert_eq!(owned(&estate).unwrap(), ["/e/n_1"], "a multi that failed has done nothing");
         bench.ask(&Request::Multi(vec![delete("/e/n_1")]), Ok(Reply::Multi(vec![None])));
         bench.ask(&Request::Delete { path: "/nodes/a".into(), version: None }, Ok(Reply::Deleted));
         assert_eq!(owned(&estate).unwrap(), [""; 0]);
@@ -275,14 +357,35 @@ mod tests {
     fn late_news_of_a_former_session_changes_nothing() {
         let estate = Estate::default();
         let mut former = Bench::opened(&estate, OURS);
-        former.create(CreateMode::Ephemeral, created("/e/old"));
+        former.create(CreateMode::EphemeralSequential, created("/e/old"));
         let mut present = Bench::opened(&estate, SessionId(8));
-        present.create(CreateMode::Ephemeral, created("/e/new"));
-        former.create(CreateMode::Ephemeral, created("/e/late"));
+        present.create(CreateMode::EphemeralSequential, created("/e/new"));
+        former.create(CreateMode::EphemeralSequential, created("/e/late"));
         former.ask(&Request::Delete { path: "/e/new".into(), version: None }, Ok(Reply::Deleted));
         former.record.hear(&SessionEvent::Ended { reason: "expired".into(), permanent: false });
         assert_eq!(owned(&estate).unwrap(), ["/e/new"]);
         present.record.hear(&SessionEvent::Ended { reason: "closed".into(), permanent: false });
         assert_eq!(owned(&estate), None);
+    }
+
+    #[test]
+    fn news_are_told_once_and_all_of_it_where_too_much_was_missed() {
+        let estate = Estate::default();
+        assert_eq!(estate.news(), News::Everything(None));
+        let mut bench = Bench::opened(&estate, OURS);
+        assert!(matches!(estate.news(), News::Everything(Some(_))));
+        bench.create(CreateMode::EphemeralSequential, created("/e/n_1"));
+        bench.read("/e/n_1", Ok(OURS));
+        bench.read("/e/n_1", Err(RequestError::NoNode));
+        let (came, went) = (Change::Owns("/e/n_1".into()), Change::Released("/e/n_1".into()));
+        assert_eq!(estate.news(), News::Changes(vec![came, went]));
+        assert_eq!(estate.news(), News::Changes(Vec::new()));
+        for n in 0..=CHANGES_MAX {
+            bench.create(CreateMode::EphemeralSequential, created(&format!("/e/n_{n}")));
+        }
+        let News::Everything(Some(holdings)) = estate.news() else { panic!("more than is kept") };
+        assert_eq!(holdings.znodes.len(), CHANGES_MAX + 1);
+        estate.start_over();
+        assert!(matches!(estate.news(), News::Everything(Some(_))), "another one listens");
     }
 }

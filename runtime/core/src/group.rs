@@ -169,6 +169,7 @@ impl Group {
         }
         self.guest.drive(cx, &present);
         self.store.observe_only(cx, &self.guest.observers());
+        self.store.drive(cx);
         if self.guest.demoted()
             && let Some(demotion) = self.demotion.take()
         {
@@ -253,6 +254,7 @@ impl Group {
             self.rollouts
                 .deadline(link, self.election.leading().is_some(), self.report(now).as_ref())
                 .filter(|_| self.denied.is_none()),
+            self.store.deadline(link),
             self.sitting_out.filter(|until| *until > now),
         ]
         .into_iter()

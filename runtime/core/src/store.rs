@@ -1,6 +1,7 @@
 //! The group's state: reads, fenced writes, and the keys that a guest watches.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::time::Duration;
 
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode_str, utf8_percent_encode};
 
@@ -12,6 +13,7 @@ use crate::id::{GroupName, InstanceId, RequestId, Tag};
 use crate::link::{self, Cx, Owner};
 use crate::request::{CreateMode, Op, Reply, Request, RequestError, Stat};
 use crate::state::{Entry, Expectation, MAX_KEY, MAX_VALUE, StateError, StateOp, StateReply};
+use crate::time::Moment;
 
 /// What a request was for.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -58,7 +60,13 @@ struct Observed {
     keys: BTreeMap<(InstanceId, String), Watched>,
     list: Option<Tag>,
     listing: bool,
+    /// Something that is watched has no watch, because the server refused the look that leaves it, or because the znode above all keys is
+    /// gone: from here on it is looked at again.
+    again_at: Option<Moment>,
 }
+
+/// How long after a look that left no watch the next one follows, in the mean.
+const LOOK_AGAIN: Duration = Duration::from_secs(1);
 
 #[derive(Debug, Clone)]
 pub(crate) struct Store {
@@ -337,6 +345,36 @@ impl Store {
         }
     }
 
+    /// When something must be looked at again.
+    pub fn deadline(&self, link: &link::Link) -> Option<Moment> {
+        self.observed.again_at.filter(|_| link.connected())
+    }
+
+    /// Looks again at what has no watch, when that is due.
+    pub fn drive(&mut self, cx: &mut Cx<'_>) {
+        if !cx.link.connected() || self.observed.again_at.is_none_or(|at| at > cx.now) {
+            return;
+        }
+        self.observed.again_at = None;
+        // One that is absent has no watch of its own: the list has.
+        let unseen = self
+            .observed
+            .keys
+            .iter()
+            .filter(|(_, watched)| watched.tag.is_none() && !watched.asking && watched.told != Some(None));
+        for (instance, key) in unseen.map(|(which, _)| which.clone()).collect::<Vec<_>>() {
+            self.look(cx, instance, &key);
+        }
+        self.list_for_absent(cx);
+    }
+
+    /// A look has left no watch. If the connection is gone, the next one looks at everything.
+    fn look_again(&mut self, cx: &mut Cx<'_>, error: &RequestError) {
+        if !matches!(error, RequestError::Unknown(_) | RequestError::SessionEnded) {
+            self.observed.again_at = Some(cx.now + cx.rng.around(LOOK_AGAIN));
+        }
+    }
+
     /// A watch of the store has fired.
     pub fn fired(&mut self, cx: &mut Cx<'_>, purpose: &Purpose, tag: Tag) {
         match purpose {
@@ -396,7 +434,9 @@ impl Store {
             Purpose::Observe { instance, key } => self.observed_key(cx, instance, key, tag, result),
             Purpose::ObserveList => {
                 self.observed.listing = false;
-                if let Ok(Reply::Children(names)) = result {
+                if let Err(error) = &result {
+                    self.look_again(cx, error);
+                } else if let Ok(Reply::Children(names)) = result {
                     self.observed.list = Some(tag);
                     let there: BTreeSet<String> = names.iter().filter_map(|name| decode(name)).collect();
                     let came: Vec<(InstanceId, String)> = self
@@ -434,8 +474,12 @@ impl Store {
                 (Some(stat.mzxid), Some(Entry { value: data, version: version(&stat) }))
             }
             Err(RequestError::NoNode) => (None, None),
-            // The next connection looks again.
-            _ => return Outcome::Nothing,
+            result => {
+                if let Err(error) = &result {
+                    self.look_again(cx, error);
+                }
+                return Outcome::Nothing;
+            }
         };
         let changed = watched.told.replace(now) != Some(now);
         if now.is_none() {

@@ -66,6 +66,40 @@ fn a_leader_whose_groups_state_was_deleted_makes_it_again() {
 }
 
 #[test]
+fn who_watches_an_absent_key_hears_of_it_though_the_state_was_deleted_meanwhile() {
+    let mut world = World::leading(&["g"]);
+    let ask = |op| Event::Ask {
+        group: group("g"),
+        request: RequestId(1),
+        asker: Asker::Guest(InstanceId(1)),
+        ask: Ask::State(op),
+    };
+    world.delete_state("g");
+    world.event(ask(StateOp::Watch("k".into())));
+    // Somebody else makes it again, and the key.
+    world.put("/bw/g/state", Vec::new());
+    world.put("/bw/g/state/k", b"v".to_vec());
+    world.log.clear();
+    world.pass(Duration::from_secs(3));
+    let told = |command: &Command| matches!(command, Command::Call { callback: Callback::StateChanged { .. }, .. });
+    assert!(position(&world.log, told).is_some(), "{:?}", world.log);
+}
+
+#[test]
+fn another_node_with_a_copy_of_our_guid_is_another_candidate() {
+    let mut world = World::stopped(&["g"]);
+    world.add_candidate("g", &format!("b-{}-n_0000000000", "0".repeat(32)));
+    world.event(Event::Tick);
+    assert_eq!(world.role("g").0, Role::Worker, "{:?}", world.log);
+    // A new connection surveys who is there and what of it is its own.
+    world.session(SessionEvent::Disconnected);
+    world.session(SessionEvent::Reconnected { session: SESSION });
+    assert_eq!(world.role("g").0, Role::Worker, "{:?}", world.log);
+    world.remove_candidate("g", "b-");
+    assert_eq!(world.role("g").0, Role::Leader);
+}
+
+#[test]
 fn members_are_published_before_a_guest_hears_of_them() {
     let mut world = World::leading(&["g"]);
     world.add_member("g", "b");

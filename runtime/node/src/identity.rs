@@ -5,8 +5,9 @@ use std::io::{Read, Seek, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::Path;
 
-use bellwether_core::id::Guid;
+use bellwether_core::id::{Guid, NodeId};
 use rustix::fs::{FlockOperation, flock};
+use sha2::{Digest, Sha256};
 
 use crate::error::{NodeError, NodeErrorKind};
 
@@ -18,8 +19,9 @@ pub(crate) struct Identity {
 }
 
 impl Identity {
-    /// Takes the identity in `folder`, making both if need be.
-    pub fn take(folder: &Path) -> Result<Self, NodeError> {
+    /// Takes the identity of the node `id` in `folder`, making folder and identity if need be. Where the folder is a copy of another
+    /// node's, as in the image of a machine, the two have different ones all the same: they are made of the folder's and the node's.
+    pub fn take(folder: &Path, id: &NodeId) -> Result<Self, NodeError> {
         let local = |what: String| NodeError::new(NodeErrorKind::Local, what);
         let shown = folder.display();
         DirBuilder::new().recursive(true).mode(0o700).create(folder).map_err(|error| {
@@ -63,8 +65,15 @@ impl Identity {
                 )));
             }
         };
+        let guid = of_node(&guid, id).ok_or_else(|| local("a node's GUID has an unexpected form".into()))?;
         Ok(Self { guid, _locked: file })
     }
+}
+
+/// The GUID of a node in a folder: 16 bytes of a digest of both.
+fn of_node(folder: &Guid, id: &NodeId) -> Option<Guid> {
+    let digest = Sha256::digest(format!("{folder}/{id}"));
+    Guid::new(&hex::encode(&digest[..16]))
 }
 
 #[cfg(test)]
@@ -74,14 +83,25 @@ mod tests {
     #[test]
     fn an_identity_lasts_and_is_held_by_one() {
         let folder = tempfile::tempdir().unwrap();
-        let data = folder.path().join("a/b");
-        let first = Identity::take(&data).unwrap();
-        let taken = Identity::take(&data).unwrap_err();
+        let (data, id) = (folder.path().join("a/b"), NodeId::new("a").unwrap());
+        let first = Identity::take(&data, &id).unwrap();
+        let taken = Identity::take(&data, &id).unwrap_err();
         assert!(taken.to_string().contains("in use by another"), "{taken}");
         let guid = first.guid.clone();
         drop(first);
-        assert_eq!(Identity::take(&data).unwrap().guid, guid);
+        assert_eq!(Identity::take(&data, &id).unwrap().guid, guid);
         std::fs::write(data.join("guid"), "x").unwrap();
-        assert!(Identity::take(&data).unwrap_err().to_string().contains("does not hold a GUID"));
+        assert!(Identity::take(&data, &id).unwrap_err().to_string().contains("does not hold a GUID"));
+    }
+
+    #[test]
+    fn a_copied_folder_is_another_identity_to_another_node() {
+        let folder = tempfile::tempdir().unwrap();
+        let (original, copy) = (folder.path().join("original"), folder.path().join("copy"));
+        let [a, b] = ["a", "b"].map(|id| NodeId::new(id).unwrap());
+        let first = Identity::take(&original, &a).unwrap();
+        std::fs::create_dir(&copy).unwrap();
+        std::fs::copy(original.join("guid"), copy.join("guid")).unwrap();
+        assert_ne!(Identity::take(&copy, &b).unwrap().guid, first.guid);
     }
 }

@@ -176,7 +176,7 @@ impl Running {
         manifest: &Manifest,
         coordinator: Arc<dyn Coordinator>,
     ) -> Result<Self, NodeError> {
-        let identity = Identity::take(&manifest.node.data_dir)?;
+        let identity = Identity::take(&manifest.node.data_dir, &manifest.node.id)?;
         let sources = sources(manifest)?;
         let mut specs = BTreeMap::new();
         for group in &manifest.groups {

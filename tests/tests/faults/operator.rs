@@ -10,8 +10,17 @@ use bellwether_tests::znodes::Znodes;
 
 use crate::bed::{Bed, PATIENCE, T, TASKS, WRITES, busy};
 
+/// What an operator takes away.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Meddling {
+    /// Leadership.
+    Election,
+    /// That, and the group's state.
+    State,
+}
+
 /// Meddles with the znodes of a group at rest, and sees it come to rest again with a later epoch.
-fn meddle(what: impl FnOnce(&Bed, usize) -> Result<()>) -> Result<()> {
+fn meddle(with: Meddling, what: impl FnOnce(&Bed, usize) -> Result<()>) -> Result<()> {
     let mut bed = Bed::start(3)?;
     let leader = bed.rest()?;
     bed.work()?;
@@ -29,10 +38,14 @@ fn meddle(what: impl FnOnce(&Bed, usize) -> Result<()>) -> Result<()> {
         terms.filter(|term| term.epoch < last.min(present)).map(|term| term.until).max()
     };
     bed.wait_history("all former leaders to be told", |history| lost(history) < Some(u64::MAX))?;
-    // The present leader may have lost its state as well. It writes one thing after the other: of several writes that come now, the
-    // last was asked for after the deletion.
-    bed.work()?;
-    bed.history.meddled(from, now_ns());
+    let told = lost(&bed.history).context("there was no former leader")?;
+    bed.history.meddled(from, told);
+    if with == Meddling::State {
+        // The present leader has lost its state as well. It writes one thing after the other: of several writes that come now, the last
+        // was asked for after the deletion.
+        bed.work()?;
+        bed.history.state_deleted(from, now_ns());
+    }
     let summary = bed.conclude()?;
     let leader = bed.rest()?;
     ensure!(bed.epoch(leader)? > Some(epoch), "epochs grow, whatever is deleted");
@@ -50,17 +63,17 @@ fn transaction(bed: &Bed) -> Result<u64> {
 
 #[test]
 fn the_leaders_znode_is_deleted() -> Result<()> {
-    meddle(|bed, leader| bed.znodes.delete(&bed.candidate(leader)?))
+    meddle(Meddling::Election, |bed, leader| bed.znodes.delete(&bed.candidate(leader)?))
 }
 
 #[test]
 fn the_election_is_deleted_and_its_counter_begins_anew() -> Result<()> {
-    meddle(|bed, _| bed.delete_all(&format!("/bellwether/{WRITES}/election")))
+    meddle(Meddling::Election, |bed, _| bed.delete_all(&format!("/bellwether/{WRITES}/election")))
 }
 
 #[test]
 fn the_whole_group_is_deleted() -> Result<()> {
-    meddle(|bed, _| bed.delete_all(&format!("/bellwether/{WRITES}")))
+    meddle(Meddling::State, |bed, _| bed.delete_all(&format!("/bellwether/{WRITES}")))
 }
 
 #[test]
@@ -73,7 +86,7 @@ fn the_state_is_deleted_under_a_leader_that_leads_on() -> Result<()> {
     bed.delete_all(&format!("/bellwether/{WRITES}/state"))?;
     // Writes are made one after the other: of several that come now, the last was asked for after the deletion.
     bed.work()?;
-    bed.history.meddled(from, now_ns());
+    bed.history.state_deleted(from, now_ns());
     bed.conclude()?;
     ensure!(bed.epoch(leader)? == epoch, "leadership has nothing to do with it");
     Ok(())

@@ -70,8 +70,9 @@ impl Election {
         match &self.own {
             Some(own) => {
                 // Placed by the same list, less what was swept.
-                let (own, guid) = (own.name.clone(), cx.node.guid.clone());
-                let all: Vec<Candidate> = all.into_iter().filter(|one| one.name == own || one.guid != guid).collect();
+                let (own, prefix) = (own.name.clone(), self.format.prefix(&cx.node.id, &cx.node.guid));
+                let all: Vec<Candidate> =
+                    all.into_iter().filter(|one| one.name == own || !one.name.starts_with(&prefix)).collect();
                 self.place(cx, &all);
             }
             None if self.wanted => self.join(cx),

@@ -281,7 +281,7 @@ impl World {
                 Event::Prepared { group, instance, result }
             }
             Command::Prepare { group, instance, source } => {
-                let exports = Exports { handover: true, ..Exports::default() };
+                let exports = Exports { handover: true, observer: true, ..Exports::default() };
                 let release = match source {
                     Source::Component(name) => ReleaseId(name),
                     Source::Earlier(release) => release,
@@ -330,6 +330,9 @@ impl World {
                 Ok(Reply::Found(found.collect()))
             }
             Request::List { path, .. } => {
+                if !self.tree.contains_key(&path) {
+                    return Err(RequestError::NoNode);
+                }
                 let prefix = format!("{path}/");
                 let names = self.tree.keys().filter_map(|path| path.strip_prefix(&prefix));
                 Ok(Reply::Children(names.filter(|name| !name.contains('/')).map(String::from).collect()))

@@ -10,9 +10,6 @@ use bellwether_core::id::{NodeId, SessionId};
 
 use super::Line;
 
-/// The library notices the end of a session late; nobody's session outlives its timeout by more than its half.
-const GIVE_UP: f64 = 1.5;
-
 /// What there was to do when the node had ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Attended {
@@ -59,7 +56,7 @@ pub enum AttendError {
 }
 
 /// Listens to a node until its end of the pipe is closed, which it is when its process is dead. If it has left a session open
-/// then, deletes what that session owns. Blocks.
+/// then, deletes what that session owns, or goes on trying until the session has timed out by itself. Blocks.
 ///
 /// # Errors
 /// When the node cannot be understood, or not all could be deleted in the time that the session has.
@@ -72,6 +69,7 @@ pub fn attend(node: impl BufRead) -> Result<Attended, AttendError> {
     for line in lines {
         let line = line?;
         match serde_json::from_str(&line) {
+            Ok(Line::Farewell) => return Ok(Attended::Nothing),
             Ok(line) => hear(&mut holdings, line),
             // The node died while it wrote; what it meant to say is not known.
             Err(error) if error.is_eof() => {}
@@ -82,7 +80,9 @@ pub fn attend(node: impl BufRead) -> Result<Attended, AttendError> {
     let died = Instant::now();
     let session = holdings.session;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let reaped = runtime.block_on(coordinator.reap(&holdings, died + holdings.timeout.mul_f64(GIVE_UP)));
+    let reaped = runtime.block_on(coordinator.reap(&holdings, died + holdings.timeout));
+    // A look-up of a name may hang for long.
+    runtime.shutdown_background();
     match reaped {
         Ok(znodes) => Ok(Attended::Reaped { node, session, znodes, within: died.elapsed() }),
         Err(error) => Err(AttendError::Reap { node, session, error }),
@@ -103,7 +103,7 @@ fn hear(holdings: &mut Option<Holdings>, line: Line) {
             holdings.znodes.remove(&path);
         }
         // Who the node is has been told, and without a session nothing is owned.
-        (Line::Node { .. } | Line::Owns(_) | Line::Released(_), _) => {}
+        (Line::Node { .. } | Line::Owns(_) | Line::Released(_) | Line::Farewell, _) => {}
     }
 }
 
@@ -125,8 +125,9 @@ mod tests {
     #[test]
     fn where_nothing_is_left_there_is_nothing_to_do() {
         let owns = Line::Owns("/e/n_1".into());
-        let cases: [&[Line]; 4] = [
+        let cases: [&[Line]; 5] = [
             &[],
+            &[SESSION, owns.clone(), Line::Farewell],
             &[SESSION],
             &[SESSION, owns.clone(), Line::Released("/e/n_1".into())],
             &[SESSION, owns.clone(), Line::Ended],

@@ -1,19 +1,20 @@
 //! The node's side: starts the reaper, and tells it what the session owns.
 
-use std::collections::BTreeSet;
+use std::os::fd::{AsFd, OwnedFd};
 use std::process::{ExitStatus, Stdio};
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-use bellwether_coordination::estate::{Estate, Holdings};
+use bellwether_coordination::estate::{Change, Estate, Holdings, News};
 use bellwether_coordination::zookeeper::ZookeeperConfig;
-use bellwether_core::id::{NodeId, SessionId};
+use bellwether_core::id::NodeId;
 use tokio::io::AsyncWriteExt as _;
 use tokio::process::{Child, ChildStdin, Command};
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
-use super::{Line, ReaperProgram, Servers, session};
+use super::{Line, ReaperProgram, Servers};
 
 /// The shortest and the longest pause before a reaper that has ended is replaced.
 const PAUSES: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(30));
@@ -21,6 +22,10 @@ const PAUSES: (Duration, Duration) = (Duration::from_millis(100), Duration::from
 const SETTLED: Duration = Duration::from_secs(60);
 /// How long a reaper that has nothing to do may take to end.
 const FAREWELL: Duration = Duration::from_secs(2);
+
+/// The node's end of the pipe, once more: it is closed by the kernel when no thread of this process can run any more, and by nothing
+/// before, whatever becomes of the task that writes to it. That of a former reaper is closed when another one takes its place.
+static LIFELINE: Mutex<Option<OwnedFd>> = Mutex::new(None);
 
 /// Keeps a reaper beside this process.
 pub(crate) struct Keeper {
@@ -38,7 +43,7 @@ impl Keeper {
     }
 
     /// The node is about to end. A reaper that has nothing to do ends first; one that has, because the session could not be
-    /// closed, begins.
+    /// closed, begins when this process is dead.
     pub async fn finish(self) {
         // Nobody hears it if the task has failed; then there is nothing to wait for either.
         let _ = self.stop.send(());
@@ -90,10 +95,9 @@ fn spawn(program: &ReaperProgram) -> std::io::Result<(Child, ChildStdin)> {
         // Not a signal to the terminal's foreground group, nor the end of that terminal, shall reach it.
         .process_group(0)
         .spawn()?;
-    match child.stdin.take() {
-        Some(pipe) => Ok((child, pipe)),
-        None => Err(std::io::Error::other("it has no standard input")),
-    }
+    let Some(pipe) = child.stdin.take() else { return Err(std::io::Error::other("it has no standard input")) };
+    *LIFELINE.lock().unwrap_or_else(PoisonError::into_inner) = Some(pipe.as_fd().try_clone_to_owned()?);
+    Ok((child, pipe))
 }
 
 /// Tells all there is to tell, until the node ends; `caught_up` once it has been told for the first time. An error is how the reaper has
@@ -107,11 +111,14 @@ async fn serve(
     stop: &mut oneshot::Receiver<()>,
 ) -> Result<(), String> {
     let mut caught_up = Some(caught_up);
-    let mut told = Told::default();
     let mut lines = vec![node.clone()];
     let mut last = false;
+    estate.start_over();
     loop {
-        estate.look(|holdings| told.catch_up(holdings, &mut lines));
+        lines.extend(news(estate.news()));
+        if last && estate.is_empty() {
+            lines.push(Line::Farewell);
+        }
         let mut text = Vec::new();
         for line in lines.drain(..) {
             serde_json::to_writer(&mut text, &line).map_err(|error| error.to_string())?;
@@ -126,9 +133,8 @@ async fn serve(
             caught_up();
         }
         if last {
-            drop(pipe);
-            if told.session.is_none() {
-                // Nothing is lost if it ends later, or as a zombie of a process that ends itself.
+            if estate.is_empty() {
+                // Nothing is lost if it ends later.
                 let _ = child.wait().await;
             }
             return Ok(());
@@ -145,30 +151,20 @@ fn how(ended: std::io::Result<ExitStatus>) -> String {
     ended.map_or_else(|error| error.to_string(), |status| status.to_string())
 }
 
-/// What a reaper was told.
-#[derive(Default)]
-struct Told {
-    session: Option<SessionId>,
-    znodes: BTreeSet<String>,
-}
-
-impl Told {
-    /// The lines that are missing.
-    fn catch_up(&mut self, holdings: Option<&Holdings>, lines: &mut Vec<Line>) {
-        if self.session != holdings.map(|holdings| holdings.session) {
-            self.session = holdings.map(|holdings| holdings.session);
-            self.znodes.clear();
-            lines.push(match holdings {
-                Some(holdings) => session(holdings.session, holdings.timeout),
-                None => Line::Ended,
-            });
+fn news(news: News) -> Vec<Line> {
+    match news {
+        News::Everything(None) => vec![Line::Ended],
+        News::Everything(Some(Holdings { session, timeout, znodes })) => {
+            let timeout_ms = u64::try_from(timeout.as_millis()).unwrap_or(u64::MAX);
+            let begin = Line::Session { id: session.0, timeout_ms };
+            std::iter::once(begin).chain(znodes.into_iter().map(Line::Owns)).collect()
         }
-        let Some(holdings) = holdings else { return };
-        if self.znodes == holdings.znodes {
-            return;
-        }
-        lines.extend(self.znodes.difference(&holdings.znodes).cloned().map(Line::Released));
-        lines.extend(holdings.znodes.difference(&self.znodes).cloned().map(Line::Owns));
-        self.znodes.clone_from(&holdings.znodes);
+        News::Changes(changes) => changes
+            .into_iter()
+            .map(|change| match change {
+                Change::Owns(path) => Line::Owns(path),
+                Change::Released(path) => Line::Released(path),
+            })
+            .collect(),
     }
 }

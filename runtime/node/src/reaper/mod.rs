@@ -1,22 +1,20 @@
 //! The reaper: a small process beside the node that outlives it. When the node's process ends without closing its session (a SIGKILL,
-//! a crash, no memory left), the reaper deletes the znodes of that session, so that a successor need not wait for its timeout.
+//! a crash, no memory left), the reaper deletes the candidates and members of that session, so that a successor need not wait for its timeout.
 //!
 //! It knows that the node is dead by the end of a pipe whose other end the node alone holds: the kernel closes that once no thread
-//! of the process can run any more. A process that is only paused closes nothing. So what the reaper does comes after the
-//! last effect of the node's guests, and to everybody else it looks like the end of the session. Where the reaper dies too (the machine fails, a container
-//! is torn down), the session's timeout does the same, later.
+//! of the process can run any more. A process that is only paused closes nothing. To everybody else what the reaper does looks like the end
+//! of the session. Where the reaper dies too (the machine fails, a container is torn down), the session's timeout does the same, later.
 //!
-//! Both sides reconcile: the node's side (`keeper.rs`) tells the difference between what is owned and what was told, and tells all again to a reaper
-//! that it had to start anew; the reaper's (`attend.rs`) keeps no more than that.
+//! The node's side (`keeper.rs`) tells what changes, and all again to a reaper that it had to start anew; the reaper's (`attend.rs`) keeps
+//! no more than that.
 
 mod attend;
 mod keeper;
 
 use std::path::PathBuf;
-use std::time::Duration;
 
 use bellwether_coordination::zookeeper::{DigestAuth, Secret, ZookeeperConfig};
-use bellwether_core::id::{NodeId, SessionId};
+use bellwether_core::id::NodeId;
 use serde::{Deserialize, Serialize};
 
 pub use attend::{AttendError, Attended, attend};
@@ -45,6 +43,8 @@ enum Line {
     Released(String),
     /// There is no session.
     Ended,
+    /// The node ends in good order: there will be nothing to do.
+    Farewell,
 }
 
 /// A [`ZookeeperConfig`] on its way through the pipe. It holds a password: never log it.
@@ -77,9 +77,4 @@ impl From<Servers> for ZookeeperConfig {
         let auth = credentials.map(|(user, password)| DigestAuth { user, password: Secret::new(password) });
         Self { servers, chroot, auth }
     }
-}
-
-/// A session as it stands in a line.
-fn session(id: SessionId, timeout: Duration) -> Line {
-    Line::Session { id: id.0, timeout_ms: u64::try_from(timeout.as_millis()).unwrap_or(u64::MAX) }
 }
