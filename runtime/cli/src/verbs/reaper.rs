@@ -10,8 +10,17 @@ use crate::node::{self, Attended, ReaperProgram};
 /// The name of the verb.
 const VERB: &str = "reaper";
 
-/// Clear away what a node leaves behind when it crashes; `bellwether run` starts this by itself
+const EXAMPLES: &str = "\
+Examples:
+  bellwether run                              starts it by itself
+  bellwether reaper </dev/null                ends at once: nobody has told it anything
+  [node] reaper = false                       in the manifest: does not
+
+On its standard input it is told what the node's session owns. When that input ends without a farewell, the node is dead.";
+
+/// Clear away what a node leaves behind when it crashes
 #[derive(Debug, clap::Args)]
+#[command(after_help = EXAMPLES)]
 pub struct Args {}
 
 /// How a node starts its reaper: this program, whatever stands in its file by then, with the same log.
