@@ -159,8 +159,11 @@ fn a_newcomer_from_below_zero_outranks_nobody() -> Result<()> {
         hand_over(&mut bed, from, next)?;
     }
     // A claim may have used numbers of its own.
-    let numbers = [suffix(&bed, 2)?, suffix(&bed, 0)?, suffix(&bed, 1)?].map(|suffix| suffix.parse::<i64>());
-    let [Ok(newcomer), Ok(n0), Ok(n1)] = numbers else { bail!("no numbers: {numbers:?}") };
-    ensure!(newcomer < n0 && n0 < n1 && n1 < 0, "counted on below zero: {numbers:?}");
+    let numbers = [suffix(&bed, 0)?, suffix(&bed, 1)?, suffix(&bed, 2)?].map(|suffix| suffix.parse::<i64>());
+    let [Ok(n0), Ok(n1), Ok(n2)] = numbers else { bail!("no numbers: {numbers:?}") };
+    ensure!(
+        i64::from(i32::MIN) < n0 && n0 < n1 && n1 < n2 && n2 < 0,
+        "not in the order of their resignations: {numbers:?}"
+    );
     bed.conclude().map(drop)
 }
