@@ -29,7 +29,7 @@ clean_up() {
     for helper in ${helpers[@]+"${helpers[@]}"}; do
         kill "$helper" 2>/dev/null || true
     done
-    rm -rf "$work" "$here/.bellwether"
+    rm -rf "$work"
     exit "$status"
 }
 trap clean_up EXIT
@@ -65,7 +65,7 @@ wait_for() {
 }
 
 find_socket() {
-    socket=$(find "$work/data" "$here/.bellwether" -name admin.sock -type s 2>/dev/null | head -n 1 || true)
+    socket=$(find "$work/data" -name admin.sock -type s 2>/dev/null | head -n 1 || true)
     [ -n "$socket" ] && status >/dev/null
 }
 admin() { "$bellwether" --admin "unix:$socket" "$@"; }

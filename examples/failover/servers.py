@@ -12,7 +12,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 
 class Server(BaseHTTPRequestHandler):
-    """Answers whether it is well; POST /fail makes it ill."""
+    """Answers whether it is well; POST /fail makes it ill, POST /mend well again."""
 
     well = {}
 
@@ -28,8 +28,9 @@ class Server(BaseHTTPRequestHandler):
         self.answer(200 if well else 503, "well" if well else "ill")
 
     def do_POST(self):
-        self.well[self.server.server_port] = False
-        self.answer(200, "ill from now on")
+        well = self.path == "/mend"
+        self.well[self.server.server_port] = well
+        self.answer(200, f"{'well' if well else 'ill'} from now on")
 
     def log_message(self, *_):
         pass

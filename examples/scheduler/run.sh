@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# A cron of which one runs, wherever it is. Five nodes; the leader is killed in the middle of a run, twice. Then what the runs have
+# A cron of which one runs, wherever it is. Eight nodes; the leader is killed in the middle of a run, twice, and again if none was hit. Then what the runs have
 # written is looked at: no run was done twice, and those that were interrupted were not done again.
 #
 # Needs Rust, a C compiler and Debian's package manager. Installs, if missing: Rust's target wasm32-wasip2 (by rustup) and
@@ -17,7 +17,7 @@ group=scheduler
 ledger=$root/target/scheduler/ledger
 rm -rf "$ledger" && mkdir -p "$ledger"
 build scheduler
-start 5
+start 8
 
 runs() { cat "$ledger"/* 2>/dev/null | wc -l; }
 have_run() { [ "$(runs)" -ge "$1" ]; }
@@ -29,7 +29,7 @@ not_under_way() { ! under_way; }
 
 kills=0
 # Once more, should a run have ended just before its leader did.
-while [ "$kills" -lt 2 ] || { [ "$(interrupted)" -eq 0 ] && [ "$kills" -lt 4 ]; }; do
+while [ "$kills" -lt 2 ] || { [ "$(interrupted)" -eq 0 ] && [ "$kills" -lt 7 ]; }; do
     wait_for 60 "some runs" have_run $((kills * 3 + 3))
     killed=$(leader)
     wait_for 60 "a run to be under way" under_way

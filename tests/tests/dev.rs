@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use anyhow::{Result, ensure};
 use bellwether_tests::cli::{Cli, binary};
-use bellwether_tests::guests::guest;
+use bellwether_tests::components::too_much_for_the_compiler;
+use bellwether_tests::guests::{guest, guest_bytes};
 use bellwether_tests::terminal::Terminal;
 
 /// A folder with a manifest whose build copies `src/guest.wasm`, which is not there.
@@ -73,21 +74,18 @@ fn a_node_that_cannot_start_takes_those_before_it_along() -> Result<()> {
     Ok(())
 }
 
-#[test]
-fn a_build_is_ended_with_all_its_processes() -> Result<()> {
+/// The same with a build that leaves a process, whose number is in the file `pid`, and then does what `rest` says.
+fn folder_with_a_long_build(rest: &str) -> Result<tempfile::TempDir> {
     let folder = folder()?;
     let path = folder.path().join("bellwether.toml");
     let manifest = std::fs::read_to_string(&path)?;
-    std::fs::write(
-        &path,
-        manifest.replace("cp src/guest.wasm guest.wasm", "echo begun; sleep 3600 & echo $! >pid; wait"),
-    )?;
-    let mut terminal = on_a_terminal(folder.path(), "")?;
-    terminal.wait_line(0, "the build", |line| line.contains("build| begun"))?;
-    // An interrupt, as ever.
-    terminal.press("\x03")?;
-    ensure!(terminal.wait_end()?.success(), "{}", terminal.raw());
-    let pid = std::fs::read_to_string(folder.path().join("pid"))?;
+    let build = format!("sleep 3600 & echo $! >pid; echo begun; {rest}");
+    std::fs::write(&path, manifest.replace("cp src/guest.wasm guest.wasm", &build))?;
+    Ok(folder)
+}
+
+fn wait_until_its_process_is_gone(folder: &Path) -> Result<()> {
+    let pid = std::fs::read_to_string(folder.join("pid"))?;
     let stat = format!("/proc/{}/stat", pid.trim());
     let deadline = std::time::Instant::now() + Duration::from_secs(60);
     // Whoever is its parent now may take a moment to see its end.
@@ -95,6 +93,48 @@ fn a_build_is_ended_with_all_its_processes() -> Result<()> {
         ensure!(std::time::Instant::now() < deadline, "the process of the build goes on");
         std::thread::sleep(Duration::from_millis(10));
     }
+    Ok(())
+}
+
+#[test]
+fn a_build_is_ended_with_all_its_processes() -> Result<()> {
+    // An interrupt, as ever, a quit, and the end of the terminal.
+    for key in [Some("\x03"), Some("\x1c"), None] {
+        let folder = folder_with_a_long_build("wait")?;
+        let mut terminal = on_a_terminal(folder.path(), "")?;
+        terminal.wait_line(0, "the build", |line| line.contains("build| begun"))?;
+        if let Some(key) = key {
+            terminal.press(key)?;
+            ensure!(terminal.wait_end()?.success(), "{key:?}: {}", terminal.raw());
+        } else {
+            drop(terminal);
+        }
+        wait_until_its_process_is_gone(folder.path())?;
+    }
+    Ok(())
+}
+
+#[test]
+fn what_a_build_that_failed_has_left_is_ended() -> Result<()> {
+    let folder = folder_with_a_long_build("exit 3")?;
+    let mut terminal = on_a_terminal(folder.path(), "")?;
+    terminal.wait_line(0, "the failure", |line| line.contains("the build failed: exit status: 3"))?;
+    wait_until_its_process_is_gone(folder.path())?;
+    terminal.press("q")?;
+    ensure!(terminal.wait_end()?.success(), "{}", terminal.raw());
+    Ok(())
+}
+
+#[test]
+fn whoever_has_enough_does_not_wait_for_the_first_compilation() -> Result<()> {
+    let folder = folder()?;
+    // That takes seconds and comes to nothing: waited for, it would be the end, with another exit code.
+    std::fs::write(folder.path().join("src/guest.wasm"), too_much_for_the_compiler(&guest_bytes("probe")))?;
+    let mut terminal = on_a_terminal(folder.path(), "")?;
+    terminal.wait_line(0, "the build", |line| line.contains("built in"))?;
+    terminal.press("q")?;
+    ensure!(terminal.wait_end()?.success(), "{}", terminal.raw());
+    ensure!(!terminal.raw().contains("could not be compiled"), "{}", terminal.raw());
     Ok(())
 }
 

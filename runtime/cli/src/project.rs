@@ -314,6 +314,22 @@ mod tests {
     }
 
     #[test]
+    fn the_same_manifest_will_do_with_a_zookeeper() {
+        for language in all() {
+            let folder = tempfile::tempdir().unwrap();
+            let project = folder.path().join("hello");
+            make(&project, "hello", language).unwrap();
+            let manifest = project.join("bellwether.toml");
+            let text = fs::read_to_string(&manifest).unwrap();
+            let memory = "connect = \"memory:\"";
+            assert!(text.contains(memory), "{text}");
+            fs::write(&manifest, text.replace(memory, "connect = \"zookeeper://127.0.0.1:2181\"")).unwrap();
+            let loaded = crate::node::load_for_dev(&manifest, false);
+            assert!(loaded.is_ok(), "{language:?}: {:?}", loaded.err());
+        }
+    }
+
+    #[test]
     fn every_blank_is_filled_in() {
         for language in all() {
             for file in language.files() {

@@ -8,7 +8,7 @@ mod child;
 
 use std::ffi::OsString;
 use std::fs::File;
-use std::io::{self, Read, Seek, Write};
+use std::io::{self, PipeReader, Read, Seek, Write};
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::PathBuf;
 use std::process::{Child, Command, ExitStatus};
@@ -56,6 +56,8 @@ impl Program {
 pub struct Allowance {
     /// Memory, in bytes.
     pub memory: u64,
+    /// What it writes, in bytes.
+    pub output: u64,
     /// Processor time.
     pub processor: Duration,
     /// Time, however little of the processor it got meanwhile.
@@ -69,6 +71,8 @@ impl Allowance {
         let mebibytes = size.div_ceil(1 << 20) as u64;
         Self {
             memory: (512 << 20) + 64 * (mebibytes << 20),
+            // Code is a few times as large as what it was made of.
+            output: (64 << 20) + 16 * (mebibytes << 20),
             processor: Duration::from_secs(60 + 10 * mebibytes),
             patience: Duration::from_secs(600 + 60 * mebibytes),
         }
@@ -80,17 +84,15 @@ impl Allowance {
 pub(crate) enum Haste {
     /// As much: somebody waits for it, and nobody is served meanwhile.
     Prompt,
-    /// Less than anything: guests run beside it.
+    /// Less than guests, which run beside it, and no less than that: whoever swaps or deploys waits for it.
     Patient,
 }
 
 impl Haste {
-    /// For a process, and for a thread of this one, which shares more with those that guests run on than the processor: it must
-    /// not be kept from giving that back.
-    pub(crate) fn nice(self) -> [Option<i32>; 2] {
+    pub(crate) fn nice(self) -> Option<i32> {
         match self {
-            Self::Prompt => [None, None],
-            Self::Patient => [Some(19), Some(10)],
+            Self::Prompt => None,
+            Self::Patient => Some(10),
         }
     }
 }
@@ -125,12 +127,12 @@ pub(crate) unsafe fn load(engine: &Engine, compiled: &[u8]) -> wasmtime::Result<
 
 impl Program {
     /// Has the program compile a component. Waits for it on this thread, which must not end before the program does: it is
-    /// killed with the thread that started it.
-    pub(crate) fn compile(&self, wasm: &[u8], haste: Haste) -> Result<Vec<u8>, LoadError> {
+    /// killed with the thread that started it. It is killed too when the other end of `wanted` is closed.
+    pub(crate) fn compile(&self, wasm: &[u8], haste: Haste, wanted: &PipeReader) -> Result<Vec<u8>, LoadError> {
         let allowance = (self.allowance)(wasm.len());
         let failed = |why: String| LoadError::new(Step::Compile, format!("could not be compiled: {why}"));
         let ended = self
-            .run(wasm, &allowance, haste)
+            .run(wasm, &allowance, haste, wanted)
             .map_err(|error| failed(format!("the compiler, {}, could not be run: {error}", self.path.display())))?;
         let Some(status) = ended.status else {
             let patience = allowance.patience.as_secs();
@@ -138,22 +140,23 @@ impl Program {
                 "the compiler was stopped after {patience} s: this machine is too busy, or the component too large"
             )));
         };
-        match status.code() {
-            Some(0) => Ok(ended.output),
-            Some(code) if code == i32::from(REFUSED) => {
-                Err(LoadError::new(Step::Compile, String::from_utf8_lossy(&ended.output)))
+        match (status.code(), ended.output) {
+            (Some(0), Some(code)) => Ok(code),
+            (Some(code), Some(reason)) if code == i32::from(REFUSED) => {
+                Err(LoadError::new(Step::Compile, String::from_utf8_lossy(&reason)))
             }
+            (Some(_), None) => Err(failed(too_long(wasm.len(), &allowance))),
             _ => Err(failed(fate(status, &ended.errors, wasm.len(), &allowance))),
         }
     }
 
-    fn run(&self, wasm: &[u8], allowance: &Allowance, haste: Haste) -> io::Result<Ended> {
+    fn run(&self, wasm: &[u8], allowance: &Allowance, haste: Haste, wanted: &PipeReader) -> io::Result<Ended> {
         let mut input = nameless("component")?;
         input.write_all(wasm)?;
         input.rewind()?;
         let (mut output, mut errors) = (nameless("compiled")?, nameless("errors")?);
-        let [nice, _] = haste.nice();
-        let confinement = Confinement { parent: Some(getpid().as_raw_nonzero().get()), nice, ..allowance.into() };
+        let parent = Some(getpid().as_raw_nonzero().get());
+        let confinement = Confinement { parent, nice: haste.nice(), ..allowance.into() };
         let child = Command::new(&self.path)
             .args(&self.arguments)
             .args(confinement.arguments())
@@ -166,19 +169,23 @@ impl Program {
             .stdout(output.try_clone()?)
             .stderr(errors.try_clone()?)
             .spawn()?;
-        let status = Running(child).wait(allowance.patience)?;
-        let mut ended = Ended { status, output: Vec::new(), errors: first_words(&mut errors)? };
-        output.rewind()?;
-        output.read_to_end(&mut ended.output)?;
+        let status = Running(child).wait(allowance.patience, wanted)?;
+        let mut ended = Ended { status, output: None, errors: first_words(&mut errors)? };
+        // Whatever it was that wrote it: this process takes in no more than was allowed.
+        if output.metadata()?.len() <= allowance.output {
+            output.rewind()?;
+            output.read_to_end(ended.output.insert(Vec::new()))?;
+        }
         Ok(ended)
     }
 }
 
 /// How a compiler ended.
 struct Ended {
-    /// None if it was stopped because its time was up.
+    /// None if it was stopped because its time was up, or nobody waits any more.
     status: Option<ExitStatus>,
-    output: Vec<u8>,
+    /// What it wrote; none if that was more than it may.
+    output: Option<Vec<u8>>,
     errors: String,
 }
 
@@ -186,15 +193,17 @@ struct Ended {
 struct Running(Child);
 
 impl Running {
-    fn wait(mut self, patience: Duration) -> io::Result<Option<ExitStatus>> {
+    fn wait(mut self, patience: Duration, wanted: &PipeReader) -> io::Result<Option<ExitStatus>> {
         let pidfd = pidfd_open(Pid::from_child(&self.0), PidfdFlags::empty())?;
         let began = Instant::now();
         loop {
             let left = patience.saturating_sub(began.elapsed());
             let left = Timespec { tv_sec: left.as_secs().cast_signed(), tv_nsec: left.subsec_nanos().into() };
-            match poll(&mut [PollFd::new(&pidfd, PollFlags::IN)], Some(&left)) {
-                Ok(0) => return Ok(None),
-                Ok(_) => return self.0.wait().map(Some),
+            // Of a pipe that nobody writes to, all that can be heard is that the other end is closed.
+            let mut ends = [PollFd::new(&pidfd, PollFlags::IN), PollFd::new(wanted, PollFlags::empty())];
+            match poll(&mut ends, Some(&left)) {
+                Ok(_) if !ends[0].revents().is_empty() => return self.0.wait().map(Some),
+                Ok(_) => return Ok(None),
                 Err(Errno::INTR) => {}
                 Err(error) => return Err(error.into()),
             }
@@ -226,17 +235,25 @@ fn first_words(errors: &mut File) -> io::Result<String> {
     Ok(String::from_utf8_lossy(&words).split_whitespace().collect::<Vec<_>>().join(" "))
 }
 
+fn too_long(size: usize, allowance: &Allowance) -> String {
+    let (most, component) = (bytes(allowance.output), bytes(size as u64));
+    format!("the compiler wrote more than {most}, the most for a component of {component}")
+}
+
 /// Why a compiler that neither compiled nor refused has ended.
 fn fate(status: ExitStatus, errors: &str, size: usize, allowance: &Allowance) -> String {
-    let size = bytes(size as u64);
+    let component = bytes(size as u64);
     match status.signal().and_then(Signal::from_named_raw) {
         Some(Signal::XCPU) => {
             let most = allowance.processor.as_secs();
-            format!("the compiler was stopped after {most} s of processor time, the most for a component of {size}")
+            format!(
+                "the compiler was stopped after {most} s of processor time, the most for a component of {component}"
+            )
         }
+        Some(Signal::XFSZ) => too_long(size, allowance),
         Some(Signal::ABORT) if errors.contains("memory allocation of") => {
             let most = bytes(allowance.memory);
-            format!("the compiler needed more than {most} of memory, the most for a component of {size}")
+            format!("the compiler needed more than {most} of memory, the most for a component of {component}")
         }
         Some(Signal::KILL) => "the compiler was killed, by somebody or for want of memory on this machine".to_owned(),
         _ if errors.is_empty() => format!("the compiler failed ({status}); this is a fault of the compiler"),

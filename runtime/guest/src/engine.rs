@@ -1,5 +1,6 @@
 //! The engine that compiles and runs guests; one a process.
 
+use std::io::PipeReader;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -108,39 +109,57 @@ impl Engine {
         self.0.giving_way.store(true, Ordering::Relaxed);
     }
 
-    /// Compiles a component, or takes its compiled form from the cache, and compares it with the contract.
+    /// Compiles a component, or takes its compiled form from the cache, and compares it with the contract. Dropped before, the program
+    /// that compiles it is killed.
     ///
     /// # Errors
     /// When the bytes are not a component, or not one that fits the contract; the reason says what to do.
     pub async fn compile(&self, bytes: Bytes) -> Result<Component, LoadError> {
         format::check(&bytes)?;
         let failed = |why: &str| LoadError::new(Step::Compile, format!("could not be compiled: {why}"));
+        let engine = self.clone();
+        let look = move || {
+            let digest = hex::encode(Sha256::digest(&bytes));
+            (engine.compiled_before(&digest, bytes.len()), digest, bytes)
+        };
+        // What was compiled before need not wait for the compilation of something else.
+        let (found, digest, bytes) = apart("guest-load", look)?.await.map_err(|_| failed("loading it failed"))?;
+        if let Some(component) = found {
+            return component;
+        }
         let turn = Arc::clone(&self.0.compiling).acquire_owned().await.map_err(|_| failed("the engine is closed"))?;
-        let (reply, answer) = oneshot::channel();
+        // Closed when this future is dropped.
+        let (watched, _wanted) = std::io::pipe().map_err(|error| failed(&error.to_string()))?;
         let engine = self.clone();
         let haste = if self.0.giving_way.load(Ordering::Relaxed) { Haste::Patient } else { Haste::Prompt };
-        // A thread of its own, since its priority is lowered for good.
-        std::thread::Builder::new()
-            .name("guest-compile".into())
-            .stack_size(16 << 20)
-            .spawn(move || {
-                let _turn = turn;
-                if let [_, Some(nice)] = haste.nice() {
-                    let _ = rustix::process::setpriority_process(None, nice);
-                }
-                let _ = reply.send(engine.compile_now(haste, &bytes));
-            })
-            .map_err(|error| failed(&error.to_string()))?;
-        answer.await.unwrap_or_else(|_| Err(failed("the compiler failed; this is a fault of the compiler")))
+        let compiling = apart("guest-compile", move || {
+            let _turn = turn;
+            if let Some(nice) = haste.nice() {
+                let _ = rustix::process::setpriority_process(None, nice);
+            }
+            engine.compile_now(haste, &bytes, &digest, &watched)
+        })?;
+        compiling.await.unwrap_or_else(|_| Err(failed("the compiler failed; this is a fault of the compiler")))
     }
 
-    fn compile_now(&self, haste: Haste, bytes: &[u8]) -> Result<Component, LoadError> {
-        let digest = hex::encode(Sha256::digest(bytes));
-        if let Some(cached) = self.0.cache.as_ref().and_then(|cache| cache.get(&self.0.wasm, &digest)) {
-            return Component::new(self, cached, &digest, bytes.len());
+    fn compiled_before(&self, digest: &str, size: usize) -> Option<Result<Component, LoadError>> {
+        let cached = self.0.cache.as_ref()?.get(&self.0.wasm, digest)?;
+        Some(Component::new(self, cached, digest, size))
+    }
+
+    fn compile_now(
+        &self,
+        haste: Haste,
+        bytes: &[u8],
+        digest: &str,
+        wanted: &PipeReader,
+    ) -> Result<Component, LoadError> {
+        // Whoever had the turn before may have compiled the same.
+        if let Some(component) = self.compiled_before(digest, bytes.len()) {
+            return component;
         }
         let compiled = match &self.0.compiler {
-            Some(program) => program.compile(bytes, haste)?,
+            Some(program) => program.compile(bytes, haste, wanted)?,
             None => compiler::here(&self.0.wasm, bytes)?,
         };
         self.0.compiled.fetch_add(1, Ordering::Relaxed);
@@ -151,10 +170,23 @@ impl Engine {
             LoadError::new(Step::Compile, format!("what the compiler wrote is not usable: {}", one_line(&error)))
         })?;
         if let Some(cache) = &self.0.cache
-            && let Err(error) = cache.put(&digest, &compiled)
+            && let Err(error) = cache.put(digest, &compiled)
         {
             tracing::warn!(%error, "the compiled component could not be kept; it is compiled again after a restart");
         }
-        Component::new(self, wasm, &digest, bytes.len())
+        Component::new(self, wasm, digest, bytes.len())
     }
+}
+
+/// Does `work` on a thread of its own: it takes its time, as deep a stack as the component is nested, and may lower its priority for good.
+fn apart<T: Send + 'static>(
+    name: &str,
+    work: impl FnOnce() -> T + Send + 'static,
+) -> Result<oneshot::Receiver<T>, LoadError> {
+    let (reply, answer) = oneshot::channel();
+    let thread = std::thread::Builder::new().name(name.into()).stack_size(16 << 20);
+    thread
+        .spawn(move || drop(reply.send(work())))
+        .map_err(|error| LoadError::new(Step::Compile, format!("could not be compiled: no thread: {error}")))?;
+    Ok(answer)
 }

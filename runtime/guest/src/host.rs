@@ -100,6 +100,9 @@ pub trait Host: Send + Sync + 'static {
     fn epoch(&self) -> Option<Epoch>;
     /// Gives leadership up.
     fn resign(&self) -> Result<(), ClusterError>;
+    /// The instance is given a task, its first or another one: it may act from now on. Until then it is only being made, maybe for a
+    /// release that never takes over. Of those that hear callbacks whoever calls them knows.
+    fn given_task(&self) {}
     /// Sends one piece of work. Returns `NotLeader` at once when leadership ends.
     fn send(&self, assignment: Assignment, timeout: Duration) -> BoxFuture<'_, Result<Bytes, WorkError>>;
     /// Reads or writes the group's state. Returns `NotLeader` at once when leadership ends and the call needs it.

@@ -60,6 +60,7 @@ struct Inner {
 /// An instance and the number of tasks it has done.
 struct Worker {
     instance: Instance,
+    host: Arc<dyn Host>,
     done: u64,
 }
 
@@ -131,9 +132,10 @@ impl WorkerPool {
     }
 
     async fn make(&self) -> Result<Worker, LoadError> {
-        let instance = self.0.linked.instantiate((self.0.hosts)()).await?;
+        let host = (self.0.hosts)();
+        let instance = self.0.linked.instantiate(Arc::clone(&host)).await?;
         self.0.made.fetch_add(1, Ordering::Relaxed);
-        Ok(Worker { instance, done: 0 })
+        Ok(Worker { instance, host, done: 0 })
     }
 
     async fn worker(&self) -> Result<Worker, WorkError> {
@@ -258,6 +260,7 @@ impl Busy<'_> {
         let Some(worker) = &self.worker else { return Err(WorkError::Overloaded) };
         let limits = self.pool.linked.limits();
         let (own, limit) = (limits.task, limits.message_bytes);
+        worker.host.given_task();
         let result = worker.instance.handle(task, budget.min(own)).await;
         let too_large = result.as_ref().is_ok_and(|answer| answer.len() as u64 > limit);
         if result.as_ref().map_or_else(CallFailure::leaves_instance, |_| true)

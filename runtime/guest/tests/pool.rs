@@ -77,6 +77,16 @@ async fn the_first_task_finds_an_instance_in_a_warm_pool() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_node_hears_of_a_task_before_the_guest_and_nothing_of_an_instance_that_is_only_made() {
+    let (pool, script) = pool(SMALL).await;
+    pool.warm().await.expect("an instance");
+    assert_eq!(script.given.load(Ordering::SeqCst), 0, "no task was given");
+    for tasks in [b"1", b"2"] {
+        assert_eq!(well(&pool, "send given 1000 x").await, format!("Ok({tasks:?})"));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn tasks_run_in_parallel_and_too_many_are_refused_at_once() {
     let (pool, script) = pool(SMALL).await;
     let running: Vec<_> = (0..4)

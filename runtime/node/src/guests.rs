@@ -1,7 +1,7 @@
 //! Carries out what the core wants of guests: prepare, call, stop, promote, drain.
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -373,12 +373,7 @@ impl Guests {
             }
         };
         let before = clock::now();
-        let host = Arc::new(InstanceHost {
-            node: self.node.clone(),
-            group: self.group.clone(),
-            instance: Some(instance),
-            effects: AtomicBool::new(false),
-        });
+        let host = InstanceHost::new(self.node.clone(), self.group.clone(), Some(instance));
         let live = release.linked.instantiate(host.clone()).await.map_err(PrepareFailure::from)?;
         let pool = match self.warm_pool(&release).await {
             // The way back is not barred by what can be made good later.
@@ -402,10 +397,7 @@ impl Guests {
     fn pool(&self, release: &Release) -> Option<WorkerPool> {
         release.tasks.exports().worker.then(|| {
             let (node, group) = (self.node.clone(), self.group.clone());
-            let hosts = move || {
-                let (node, group) = (node.clone(), group.clone());
-                Arc::new(InstanceHost { node, group, instance: None, effects: AtomicBool::new(true) }) as Arc<dyn Host>
-            };
+            let hosts = move || InstanceHost::new(node.clone(), group.clone(), None) as Arc<dyn Host>;
             WorkerPool::new(release.tasks.clone(), self.spec.pool, Arc::new(hosts))
         })
     }
@@ -453,8 +445,7 @@ impl Guests {
         callback: Callback,
         budget: Duration,
     ) -> Result<Returned, CallFailure> {
-        let effects = !matches!(callback, Callback::Snapshot | Callback::Restore(_));
-        loaded.host.effects.store(effects, Ordering::Release);
+        loaded.host.let_act(!matches!(callback, Callback::Snapshot | Callback::Restore(_)));
         if let Callback::Elected { epoch, .. } = &callback {
             loaded.term.store(epoch.0, Ordering::Release);
         }
@@ -480,7 +471,7 @@ impl Guests {
 
     pub fn stop(&self, instance: InstanceId) {
         if let Some(loaded) = lock(&self.instances).remove(&instance) {
-            loaded.host.effects.store(false, Ordering::Release);
+            loaded.host.let_act(false);
             loaded.instance.stop();
             loaded.gone(&self.group, instance);
         }

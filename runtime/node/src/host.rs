@@ -29,7 +29,7 @@ use crate::peers::Part;
 use crate::shared::{GroupShared, NodeShared};
 
 const STOPPED: &str = "the node has stopped";
-const RESTORING: &str = "effects are refused while a snapshot is taken or restored";
+const INERT: &str = "effects are refused while an instance is made, and while a snapshot is taken or restored";
 
 /// A guest's text without control characters: it must not forge lines or colours in the node's log.
 fn printable(text: &str) -> Cow<'_, str> {
@@ -46,15 +46,25 @@ fn printable(text: &str) -> Cow<'_, str> {
 
 /// The node as one instance sees it.
 pub(crate) struct InstanceHost {
-    pub node: Arc<NodeShared>,
-    pub group: Arc<GroupShared>,
+    node: Arc<NodeShared>,
+    group: Arc<GroupShared>,
     /// The instance that hears the callbacks; none for one that does tasks.
-    pub instance: Option<InstanceId>,
-    /// Off while `snapshot` or `restore` runs, so that a restore that fails has done nothing.
-    pub effects: AtomicBool,
+    instance: Option<InstanceId>,
+    /// Off until the first callback or task, and while `snapshot` or `restore` runs: a release that does not take over has done nothing.
+    effects: AtomicBool,
 }
 
 impl InstanceHost {
+    /// For an instance that is about to be made.
+    pub fn new(node: Arc<NodeShared>, group: Arc<GroupShared>, instance: Option<InstanceId>) -> Arc<Self> {
+        Arc::new(Self { node, group, instance, effects: AtomicBool::new(false) })
+    }
+
+    /// Whether the instance may act from now on.
+    pub fn let_act(&self, may: bool) {
+        self.effects.store(may, Ordering::Release);
+    }
+
     fn asker(&self) -> Asker {
         self.instance.map_or(Asker::Worker, Asker::Guest)
     }
@@ -70,7 +80,7 @@ impl InstanceHost {
 
     async fn send_work(&self, assignment: Assignment, timeout: Duration) -> Result<Bytes, WorkError> {
         if !self.may_act() {
-            return Err(WorkError::Other(RESTORING.into()));
+            return Err(WorkError::Other(INERT.into()));
         }
         let term = self.term();
         if term.is_none() && self.group.watch == Watch::Leader {
@@ -96,7 +106,7 @@ impl InstanceHost {
     /// Who may send requests is who may send work; a task may too, and ends with its sender's term.
     async fn send_request(&self, request: HttpRequest) -> Result<http::Response<Bytes>, HttpError> {
         if !self.may_act() {
-            return Err(HttpError::Other(RESTORING.into()));
+            return Err(HttpError::Other(INERT.into()));
         }
         let term = self.term();
         if self.instance.is_some() && term.is_none() && self.group.watch == Watch::Leader {
@@ -134,7 +144,7 @@ impl InstanceHost {
 
     async fn ask_state(&self, op: StateOp) -> Result<StateReply, StateError> {
         if !self.may_act() {
-            return Err(StateError::Other(RESTORING.into()));
+            return Err(StateError::Other(INERT.into()));
         }
         let written = match &op {
             StateOp::Put { key, .. } | StateOp::Delete { key, .. } => Some(key.clone()),
@@ -187,9 +197,13 @@ impl Host for InstanceHost {
         self.term()
     }
 
+    fn given_task(&self) {
+        self.let_act(true);
+    }
+
     fn resign(&self) -> Result<(), ClusterError> {
         if !self.may_act() {
-            return Err(ClusterError::Other(RESTORING.into()));
+            return Err(ClusterError::Other(INERT.into()));
         }
         let Some(term) = self.term() else { return Err(ClusterError::NotLeader) };
         if self.group.resigned.swap(term.0, Ordering::AcqRel) == term.0 {

@@ -16,6 +16,10 @@ pub struct Args {
     #[arg(long)]
     memory: Option<u64>,
 
+    /// What it may write, in bytes
+    #[arg(long)]
+    output: Option<u64>,
+
     /// The processor time that it may take, in seconds
     #[arg(long)]
     processor: Option<u64>,
@@ -30,6 +34,6 @@ pub struct Args {
 }
 
 pub fn run(args: &Args) -> Result<(), Failure> {
-    let Args { memory, processor, parent, nice } = *args;
-    node::compile(&node::Confinement { memory, processor, parent, nice })
+    let Args { memory, output, processor, parent, nice } = *args;
+    node::compile(&node::Confinement { memory, output, processor, parent, nice })
 }

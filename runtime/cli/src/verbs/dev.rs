@@ -37,7 +37,7 @@ pub fn run(args: Args, global: &Global) -> Result<(), Failure> {
     let _log = log::install(global)?;
     let Args { manifest, nodes, coordinator, data } = args;
     let manifest = node::load_for_dev(&super::manifest(manifest), global.color.on_stderr())?;
-    let shutdown = signals::listen()?;
+    let shutdown = signals::listen(signals::OF_A_TERMINAL)?;
     super::serve(async {
         // Until the nodes have stopped, the terminal is set to give single keys.
         let mut keys = keys::listen()?;

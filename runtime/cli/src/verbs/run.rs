@@ -24,6 +24,6 @@ pub struct Args {
 pub fn run(args: Args, global: &Global) -> Result<(), Failure> {
     let _log = log::install(global)?;
     let manifest = node::load(&super::manifest(args.manifest), global.color.on_stderr())?;
-    let shutdown = signals::listen()?;
+    let shutdown = signals::listen(signals::OF_A_NODE)?;
     super::serve(node::run(manifest, shutdown, super::reaper::program(global)))
 }

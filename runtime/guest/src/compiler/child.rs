@@ -15,6 +15,8 @@ use super::{Allowance, config, here};
 pub struct Confinement {
     /// Memory, in bytes.
     pub memory: Option<u64>,
+    /// What it writes, in bytes.
+    pub output: Option<u64>,
     /// Seconds of processor time.
     pub processor: Option<u64>,
     /// The process without which it is of no use.
@@ -25,7 +27,12 @@ pub struct Confinement {
 
 impl From<&Allowance> for Confinement {
     fn from(allowance: &Allowance) -> Self {
-        Self { memory: Some(allowance.memory), processor: Some(allowance.processor.as_secs()), ..Self::default() }
+        Self {
+            memory: Some(allowance.memory),
+            output: Some(allowance.output),
+            processor: Some(allowance.processor.as_secs()),
+            ..Self::default()
+        }
     }
 }
 
@@ -35,6 +42,7 @@ impl Confinement {
         let option = |name: &str, value: Option<String>| value.map(|value| format!("--{name}={value}").into());
         [
             option("memory", self.memory.map(|bytes| bytes.to_string())),
+            option("output", self.output.map(|bytes| bytes.to_string())),
             option("processor", self.processor.map(|seconds| seconds.to_string())),
             option("parent", self.parent.map(|process| process.to_string())),
             option("nice", self.nice.map(|nice| nice.to_string())),
@@ -60,8 +68,10 @@ impl Confinement {
         limit(Resource::Core, 0, 0)?;
         if let Some(memory) = self.memory {
             limit(Resource::Data, memory, memory)?;
-            // What it writes lies in memory too.
-            limit(Resource::Fsize, memory, memory)?;
+        }
+        if let Some(output) = self.output {
+            // It lies in memory that is not this process's own.
+            limit(Resource::Fsize, output, output)?;
         }
         if let Some(processor) = self.processor {
             limit(Resource::Cpu, processor, processor.saturating_add(5))?;

@@ -30,6 +30,8 @@ pub struct Script {
     pub hanging: watch::Sender<usize>,
     pub sending: AtomicUsize,
     pub most_sending: AtomicUsize,
+    /// Tasks that it was told of.
+    pub given: AtomicUsize,
     pub last_timeout: Mutex<Option<Duration>>,
 }
 
@@ -43,6 +45,7 @@ impl Script {
             hanging: watch::Sender::new(0),
             sending: AtomicUsize::new(0),
             most_sending: AtomicUsize::new(0),
+            given: AtomicUsize::new(0),
             last_timeout: Mutex::new(None),
         })
     }
@@ -115,6 +118,10 @@ impl Host for Script {
         locked(&self.epoch).take().map(drop).ok_or(ClusterError::NotLeader)
     }
 
+    fn given_task(&self) {
+        self.given.fetch_add(1, Ordering::SeqCst);
+    }
+
     fn send(&self, assignment: Assignment, timeout: Duration) -> BoxFuture<'_, Result<Bytes, WorkError>> {
         Box::pin(async move {
             *locked(&self.last_timeout) = Some(timeout);
@@ -127,6 +134,7 @@ impl Host for Script {
                 }
                 "nobody" => Err(WorkError::UnknownMember),
                 "stale" => Err(WorkError::StaleEpoch(Epoch(9))),
+                "given" => Ok(self.given.load(Ordering::SeqCst).to_string().into()),
                 "big" => Ok(vec![0; 1 << 20].into()),
                 _ => {
                     // So that others begin before this one ends.

@@ -13,7 +13,7 @@ use crate::manifest::Build;
 /// How long the last lines are waited for: what the build has left running may hold the pipes open.
 const LAST_LINES: Duration = Duration::from_secs(1);
 
-/// Ends all processes of a build when dropped.
+/// Ends all processes of a build when dropped, if it holds their group.
 struct Processes(Option<Pid>);
 
 impl Drop for Processes {
@@ -25,7 +25,7 @@ impl Drop for Processes {
     }
 }
 
-/// Runs the build to its end, in the folder of the manifest `manifest`; dropped before, its processes are killed.
+/// Runs the build to its end, in the folder of the manifest `manifest`; dropped before, or when it fails, its processes are killed.
 pub(super) async fn run(build: &Build, manifest: &Path) -> Result<(), String> {
     tracing::info!("building: {}", build.command);
     let began = Instant::now();
@@ -49,11 +49,15 @@ pub(super) async fn run(build: &Build, manifest: &Path) -> Result<(), String> {
             status = child.wait() => break status.map_err(|error| format!("its end is not known: {error}"))?,
         }
     };
+    if status.success() {
+        // What it has left running on purpose may stay.
+        processes.0 = None;
+    }
+    // What a build that failed has left is of no use to anybody.
+    drop(processes);
     if !done {
         let _ = tokio::time::timeout(LAST_LINES, said).await;
     }
-    // What it has left running on purpose may stay.
-    processes.0 = None;
     if !status.success() {
         return Err(status.to_string());
     }

@@ -17,7 +17,7 @@ use crate::error::{NodeError, NodeErrorKind};
 use crate::manifest::{ADMIN_SOCKET, Build, Connect, Manifest};
 use crate::run::{ADMIN_GRACE, Shutdown};
 use crate::start::{Process, coordinator};
-use nodes::{Cluster, Residents};
+use nodes::{Cluster, Progress, Residents};
 use sources::Watched;
 
 /// How several nodes are run.
@@ -77,14 +77,11 @@ pub async fn dev(manifest: Manifest, options: DevOptions) -> Result<(), NodeErro
     let admin = AdminServer::bind_nodes(&manifest.node.admin, residents.clone(), AdminOptions::default()).await?;
     let mut cluster = Cluster::new(&process, &manifest, coordinator(&manifest)?, residents);
     let count = nodes.unwrap_or(manifest.dev.nodes).max(1);
-    let began = cluster.begin(count.into()).await;
-    if began {
-        tracing::info!(nodes = count, admin = %admin.address(), "started");
-    }
+    cluster.begin(count.into());
     let lasting = orders.is_some();
     // A manifest has at least one.
     let group = &manifest.groups[0].name;
-    let mut stopping = !began;
+    let mut stopping = false;
     let mut renewal: Option<Renewal<'_>> = None;
     // A change comes to nothing while a build runs, but for this.
     let mut again = false;
@@ -115,7 +112,9 @@ pub async fn dev(manifest: Manifest, options: DevOptions) -> Result<(), NodeErro
             // With somebody there, the end of the last node is not the end: there may be another one.
             happened = cluster.happened(), if stopping || !lasting || !cluster.is_empty() => match happened {
                 None => break,
-                Some(failed) => stopping |= failed,
+                Some(Progress::One) => {}
+                Some(Progress::Begun) => tracing::info!(nodes = count, admin = %admin.address(), "started"),
+                Some(Progress::Failed) => stopping = true,
             },
         }
     }
@@ -209,8 +208,7 @@ async fn changed(watched: &mut Option<Watched>) {
 fn renew<'a>(manifest: &'a Manifest, residents: Arc<Residents>, watched: Option<&mut Watched>) -> Option<Renewal<'a>> {
     let build = manifest.dev.build.as_ref()?;
     watched?.mark();
-    let groups = manifest.groups.iter().filter(|group| group.component.file().is_some());
-    let groups: Vec<_> = groups.map(|group| (group.name.clone(), group.component.clone())).collect();
+    let groups = nodes::files(manifest);
     Some(Box::pin(async move {
         if let Err(why) = build::run(build, &manifest.path).await {
             tracing::warn!("the build failed: {why}; what runs goes on");

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::path::Path;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
@@ -11,7 +12,7 @@ use bellwether_source::Reference;
 use futures::FutureExt;
 use futures::future::{BoxFuture, join_all};
 use futures::stream::{FuturesUnordered, StreamExt};
-use tokio::sync::oneshot;
+use tokio::sync::{oneshot, watch};
 
 use crate::admin::{Answer, Control, ControlError, Nodes, SwapOutcome};
 use crate::control::NodeControl;
@@ -32,16 +33,20 @@ struct Resident {
 
 /// The nodes that run now, by their numbers.
 #[derive(Default)]
-pub(super) struct Residents(Mutex<Vec<Resident>>);
+pub(super) struct Residents {
+    running: Mutex<Vec<Resident>>,
+    /// How many swaps have taken their nodes from the list.
+    swaps: AtomicUsize,
+}
 
 impl Residents {
     fn controls(&self) -> Vec<Arc<NodeControl>> {
-        lock(&self.0).iter().map(|resident| resident.control.clone()).collect()
+        lock(&self.running).iter().map(|resident| resident.control.clone()).collect()
     }
 
     /// Ends a node as a crash would; whether there was one.
     fn end(&self, node: &NodeId) -> bool {
-        let mut residents = lock(&self.0);
+        let mut residents = lock(&self.running);
         let found = residents.iter_mut().find(|resident| resident.control.id == *node);
         let killed = found.and_then(|resident| resident.kill.take()).is_some_and(|kill| kill.send(()).is_ok());
         residents.retain(|resident| resident.control.id != *node);
@@ -56,7 +61,7 @@ impl Residents {
 
     /// Whether a node runs, and shall go on.
     fn stays(&self, node: &NodeId) -> bool {
-        lock(&self.0).iter().any(|resident| resident.control.id == *node && resident.stop.is_some())
+        lock(&self.running).iter().any(|resident| resident.control.id == *node && resident.stop.is_some())
     }
 
     /// Swaps the group to what is now in the file of `component`, on all nodes: the leader last, and not if it failed elsewhere.
@@ -64,6 +69,7 @@ impl Residents {
         let began = Instant::now();
         let leader = self.leader(group).await.map(|control| control.id.clone());
         let controls = self.controls();
+        self.swaps.fetch_add(1, Ordering::SeqCst);
         if controls.is_empty() {
             // Whoever is started next finds it.
             return;
@@ -106,7 +112,7 @@ impl Residents {
 
 impl Nodes for Residents {
     fn list(&self) -> Vec<Arc<dyn Control>> {
-        lock(&self.0).iter().map(|resident| resident.control.clone() as Arc<dyn Control>).collect()
+        lock(&self.running).iter().map(|resident| resident.control.clone() as Arc<dyn Control>).collect()
     }
 
     fn kill(&self, node: NodeId) -> Answer<'_, ()> {
@@ -118,8 +124,24 @@ impl Nodes for Residents {
 }
 
 enum Happened {
-    Started(Result<Running, NodeError>),
+    Started {
+        /// None if that was given up, because all stop.
+        node: Option<Result<Running, NodeError>>,
+        /// How many swaps had taken their nodes before it read its component.
+        swaps: usize,
+    },
     Ended(Result<(), NodeError>),
+}
+
+/// How far the nodes have come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Progress {
+    /// One has come or gone.
+    One,
+    /// Those to begin with have all come up.
+    Begun,
+    /// One has failed so that the others must stop.
+    Failed,
 }
 
 /// All that begins, runs and ends.
@@ -131,7 +153,9 @@ pub(super) struct Cluster<'a> {
     happening: FuturesUnordered<BoxFuture<'a, (usize, Happened)>>,
     /// The numbers of nodes that begin, run or end.
     taken: BTreeSet<usize>,
-    stopping: bool,
+    /// Of the nodes to begin with, the one that is being started, and how many they are.
+    beginning: Option<(usize, usize)>,
+    stopping: watch::Sender<bool>,
     result: Result<(), NodeError>,
 }
 
@@ -143,7 +167,8 @@ impl<'a> Cluster<'a> {
         residents: Arc<Residents>,
     ) -> Self {
         let (happening, taken) = (FuturesUnordered::new(), BTreeSet::new());
-        Self { process, manifest, coordinator, residents, happening, taken, stopping: false, result: Ok(()) }
+        let (beginning, stopping, result) = (None, watch::Sender::new(false), Ok(()));
+        Self { process, manifest, coordinator, residents, happening, taken, beginning, stopping, result }
     }
 
     pub fn residents(&self) -> Arc<Residents> {
@@ -155,19 +180,11 @@ impl<'a> Cluster<'a> {
         self.happening.is_empty()
     }
 
-    /// Starts the first nodes, one after the other; whether all of them came up.
-    pub async fn begin(&mut self, count: usize) -> bool {
-        for number in 1..=count {
-            match start(self.process, self.manifest, number, self.coordinator.clone()).await {
-                Ok(node) => self.enter(number, node),
-                Err(error) => {
-                    // Those that run already leave in good order.
-                    self.result = Err(error);
-                    return false;
-                }
-            }
-        }
-        true
+    /// Starts the first nodes, one after the other.
+    pub fn begin(&mut self, count: usize) {
+        self.taken.extend(1..=count);
+        self.beginning = Some((1, count));
+        self.launch(1);
     }
 
     /// Starts another node, of the lowest number that is free: one that was killed comes back.
@@ -175,50 +192,98 @@ impl<'a> Cluster<'a> {
         let number = (1..).find(|number| !self.taken.contains(number)).unwrap_or_default();
         tracing::info!("starting {}", id(self.manifest, number));
         self.taken.insert(number);
-        let (process, manifest, coordinator) = (self.process, self.manifest, self.coordinator.clone());
-        self.happening.push(
-            async move { (number, Happened::Started(start(process, manifest, number, coordinator).await)) }.boxed(),
-        );
+        self.launch(number);
     }
 
-    fn enter(&mut self, number: usize, node: Running) {
+    fn launch(&self, number: usize) {
+        let (process, manifest, coordinator) = (self.process, self.manifest, self.coordinator.clone());
+        let swaps = self.residents.swaps.load(Ordering::SeqCst);
+        let mut stopping = self.stopping.subscribe();
+        let starting = async move {
+            let node = tokio::select! {
+                biased;
+                _ = stopping.wait_for(|stops| *stops) => None,
+                node = start(process, manifest, number, coordinator) => Some(node),
+            };
+            (number, Happened::Started { node, swaps })
+        };
+        self.happening.push(starting.boxed());
+    }
+
+    fn stops(&self) -> bool {
+        *self.stopping.borrow()
+    }
+
+    /// Has a node that came too late for a swap run what is in the files now: it may have read them before.
+    fn catch_up(&self, node: Arc<NodeControl>) {
+        let groups = files(self.manifest);
+        tokio::spawn(async move {
+            for (group, component) in groups {
+                // What runs already is not swapped.
+                if let Err(error) = node.swap_to(&group, &component).await {
+                    tracing::warn!(node = %node.id, %group, "not swapped: {error}");
+                }
+            }
+        });
+    }
+
+    /// The node runs, and has what came of the first `swaps` swaps; the next one takes it.
+    fn enter(&mut self, number: usize, node: Running, swaps: usize) {
         let (kill, killed) = oneshot::channel();
         let (stop, stopped) = oneshot::channel();
         // Without one, the node stops at once: one that came up too late.
-        let stop = (!self.stopping).then_some(stop);
-        let mut residents = lock(&self.residents.0);
+        let stop = (!self.stops()).then_some(stop);
+        let mut residents = lock(&self.residents.running);
         residents.push(Resident { number, control: node.control.clone(), kill: Some(kill), stop });
         residents.sort_by_key(|resident| resident.number);
-        self.taken.insert(number);
+        drop(residents);
+        if self.residents.swaps.load(Ordering::SeqCst) != swaps {
+            self.catch_up(node.control.clone());
+        }
         self.happening.push(async move { (number, Happened::Ended(reside(node, killed, stopped).await)) }.boxed());
     }
 
-    /// The next node that has come up or ended; none if nothing is left. Whether one has failed so that the others must stop.
-    pub async fn happened(&mut self) -> Option<bool> {
+    /// Waits for the next node that has come up or ended; none if nothing is left.
+    pub async fn happened(&mut self) -> Option<Progress> {
         let (number, happened) = self.happening.next().await?;
+        let first = self.beginning.filter(|(first, _)| *first == number);
         match happened {
-            Happened::Started(Ok(node)) => self.enter(number, node),
-            Happened::Started(Err(error)) => {
+            Happened::Started { node: Some(Ok(node)), swaps } => {
+                self.enter(number, node, swaps);
+                if let Some((_, count)) = first {
+                    self.beginning = (number < count).then_some((number + 1, count));
+                    if self.beginning.is_none() {
+                        return Some(Progress::Begun);
+                    }
+                    self.launch(number + 1);
+                }
+            }
+            Happened::Started { node: None, .. } => drop(self.taken.remove(&number)),
+            Happened::Started { node: Some(Err(error)), .. } if first.is_some() => {
+                // Those that run already leave in good order.
+                self.result = Err(error);
+                return Some(Progress::Failed);
+            }
+            Happened::Started { node: Some(Err(error)), .. } => {
                 self.taken.remove(&number);
                 tracing::error!(node = %id(self.manifest, number), "cannot be started: {error}");
             }
             Happened::Ended(ended) => {
                 self.taken.remove(&number);
-                lock(&self.residents.0).retain(|resident| resident.number != number);
+                lock(&self.residents.running).retain(|resident| resident.number != number);
                 if let Err(error) = ended {
                     self.result = std::mem::replace(&mut self.result, Ok(())).and(Err(error));
-                    return Some(true);
+                    return Some(Progress::Failed);
                 }
             }
         }
-        Some(false)
+        Some(Progress::One)
     }
 
     /// Has all nodes leave in good order; whether they were not told already.
     pub fn stop(&mut self) -> bool {
-        let first = !self.stopping;
-        self.stopping = true;
-        lock(&self.residents.0).iter_mut().for_each(|resident| drop(resident.stop.take()));
+        let first = !self.stopping.send_replace(true);
+        lock(&self.residents.running).iter_mut().for_each(|resident| drop(resident.stop.take()));
         first
     }
 
@@ -252,7 +317,7 @@ impl<'a> Cluster<'a> {
     /// Has the node that came last leave in good order, a worker if there is one.
     pub async fn remove(&self, group: &GroupName) {
         let leader = self.residents.leader(group).await.map(|leader| leader.id.clone());
-        let mut residents = lock(&self.residents.0);
+        let mut residents = lock(&self.residents.running);
         let staying = residents.iter_mut().filter(|resident| resident.stop.is_some());
         match staying.max_by_key(|resident| (Some(&resident.control.id) != leader.as_ref(), resident.number)) {
             Some(resident) => {
@@ -267,6 +332,12 @@ impl<'a> Cluster<'a> {
     pub fn result(self) -> Result<(), NodeError> {
         self.result
     }
+}
+
+/// The groups whose component is a file, and that.
+pub(super) fn files(manifest: &Manifest) -> Vec<(GroupName, Reference)> {
+    let groups = manifest.groups.iter().filter(|group| group.component.file().is_some());
+    groups.map(|group| (group.name.clone(), group.component.clone())).collect()
 }
 
 fn id(manifest: &Manifest, number: usize) -> String {

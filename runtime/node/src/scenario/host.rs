@@ -19,7 +19,7 @@ use super::document::{HttpFailure, HttpReaction, Reaction, State, StateFailure, 
 use super::report::matches;
 use crate::shared::lock;
 
-const RESTORING: &str = "effects are refused while a snapshot is taken or restored";
+const INERT: &str = "effects are refused while an instance is made, and while a snapshot is taken or restored";
 
 /// Lines of the record that a step may make; the guest's own limits end it long before.
 const MAX_RECORD: usize = 10_000;
@@ -252,7 +252,7 @@ pub(super) struct Seen {
     pub this: Arc<Member>,
     /// Whether it hears the callbacks; otherwise it does tasks.
     pub callbacks: bool,
-    /// Off while `snapshot` or `restore` runs.
+    /// Off until the first callback or task, and while `snapshot` or `restore` runs.
     pub effects: AtomicBool,
 }
 
@@ -260,12 +260,12 @@ impl Seen {
     /// An instance of this node that hears the callbacks.
     pub fn here(world: &Arc<World>) -> Arc<Self> {
         let this = world.this.clone();
-        Arc::new(Self { world: world.clone(), this, callbacks: true, effects: AtomicBool::new(true) })
+        Arc::new(Self { world: world.clone(), this, callbacks: true, effects: AtomicBool::new(false) })
     }
 
     /// An instance that does the tasks of a member.
     pub fn at(world: &Arc<World>, this: Arc<Member>) -> Arc<Self> {
-        Arc::new(Self { world: world.clone(), this, callbacks: false, effects: AtomicBool::new(true) })
+        Arc::new(Self { world: world.clone(), this, callbacks: false, effects: AtomicBool::new(false) })
     }
 
     fn term(&self) -> Option<Epoch> {
@@ -278,7 +278,7 @@ impl Seen {
 
     fn ask_state(&self, op: StateOp) -> Result<StateReply, StateError> {
         if !self.may_act() {
-            return Err(StateError::Other(RESTORING.into()));
+            return Err(StateError::Other(INERT.into()));
         }
         let term = self.term();
         let writes = matches!(op, StateOp::Put { .. } | StateOp::Delete { .. });
@@ -304,7 +304,7 @@ impl Seen {
     /// Nothing leaves: the scenario says how it is answered, with status 200 and nothing else where it is silent.
     fn request(&self, asked: &HttpRequest) -> Result<http::Response<Bytes>, HttpError> {
         if !self.may_act() {
-            return Err(HttpError::Other(RESTORING.into()));
+            return Err(HttpError::Other(INERT.into()));
         }
         if self.callbacks && self.term().is_none() {
             return Err(HttpError::NotLeader);
@@ -326,7 +326,7 @@ impl Seen {
 
     async fn work(&self, assignment: Assignment, timeout: Duration) -> Result<Bytes, WorkError> {
         if !self.may_act() {
-            return Err(WorkError::Other(RESTORING.into()));
+            return Err(WorkError::Other(INERT.into()));
         }
         let Some(epoch) = self.term() else { return Err(WorkError::NotLeader) };
         let to = assignment.to.as_str();
@@ -375,9 +375,13 @@ impl Host for Seen {
         self.term()
     }
 
+    fn given_task(&self) {
+        self.effects.store(true, Ordering::Release);
+    }
+
     fn resign(&self) -> Result<(), ClusterError> {
         if !self.may_act() {
-            return Err(ClusterError::Other(RESTORING.into()));
+            return Err(ClusterError::Other(INERT.into()));
         }
         if self.term().is_none() {
             return Err(ClusterError::NotLeader);

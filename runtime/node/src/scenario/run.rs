@@ -380,17 +380,10 @@ impl Play<'_> {
             }
         };
         if exports == (true, true) {
-            old.seen.effects.store(false, Ordering::Release);
             let budget = self.stage.limits.callback;
             let given = call(&old, Callback::Snapshot, budget).await;
-            old.seen.effects.store(true, Ordering::Release);
             let taken = match given {
-                Ok(Returned::Snapshot(state)) => {
-                    new.seen.effects.store(false, Ordering::Release);
-                    let taken = call(&new, Callback::Restore(state), budget).await;
-                    new.seen.effects.store(true, Ordering::Release);
-                    taken
-                }
+                Ok(Returned::Snapshot(state)) => call(&new, Callback::Restore(state), budget).await,
                 Ok(Returned::Done) => Ok(Returned::Done),
                 Err(failure) => {
                     if failure.leaves_instance() {
@@ -422,6 +415,8 @@ impl Play<'_> {
 }
 
 async fn call(guest: &Guest, callback: Callback, budget: Duration) -> Result<Returned, CallFailure> {
+    let effects = !matches!(callback, Callback::Snapshot | Callback::Restore(_));
+    guest.seen.effects.store(effects, Ordering::Release);
     guest.instance.call(callback, budget).await
 }
 
