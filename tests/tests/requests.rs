@@ -227,9 +227,8 @@ fn a_leader_that_was_paused_does_not_go_on_with_a_request_on_waking() -> Result<
         }
     };
     end.context("the connection stays open")?;
+    // What the guest says of it is not looked for: it may be stopped by force before it can.
     ensure!(read < BODY, "the request was completed after the pause: {read} bytes");
-    let said = told(node, "g")?;
-    ensure!(said.contains("not-leader"), "{said}");
     Ok(())
 }
 

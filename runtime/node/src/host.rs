@@ -111,7 +111,7 @@ impl InstanceHost {
                 None => outgoing.send(request, Arc::new(|| true)).await,
                 Some(term) => {
                     // Asked by the clock, at each step and before each piece of the body: a process that was paused must not go on
-                    // with it on waking. What the system has taken by then is on its way.
+                    // with it on waking. What the connection has taken by then is on its way.
                     let group = Arc::clone(&self.group);
                     let leading = move || group.gate.leading() == Some(term);
                     let mut sending = pin!(outgoing.send(request, Arc::new(leading.clone())));
