@@ -23,7 +23,8 @@ use tokio_rustls::rustls;
 /// How long making a connection may take.
 const CONNECT: Duration = Duration::from_secs(10);
 
-/// Names that are looked up at the same time, for all groups together. Each takes a thread, of those that the guests' files need too.
+/// Names that are looked up at the same time, for all groups together. Each takes a thread, of those that the guests' files need
+/// too.
 const LOOKUPS: usize = 16;
 /// A body is handed to the client in pieces of at most this.
 const PIECE: usize = 16 << 10;
@@ -97,8 +98,8 @@ impl Outgoing {
     }
 }
 
-/// The body of a request. The client writes it in a task of its own, with the header before the first piece: so it asks for itself,
-/// before each piece, whether it may go on. If not, the connection ends in the middle of the request.
+/// The body of a request. The client writes it in a task of its own, with the header before the first piece: so it asks for
+/// itself, before each piece, whether it may go on. If not, the connection ends in the middle of the request.
 struct Gated {
     rest: Bytes,
     may_act: MayAct,
