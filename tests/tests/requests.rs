@@ -1,10 +1,11 @@
 //! Requests of guests to the outside (`wasi:http`), on a real node: where they go, where not, and when.
 
 use std::collections::BTreeMap;
-use std::io::{BufRead, BufReader, Read, Write};
+use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
+use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use bellwether_tests::cluster::{Cluster, Line, Node};
@@ -182,6 +183,52 @@ fn who_does_not_lead_any_more_sends_nothing() -> Result<()> {
     let demoted = node.wait_log(0, "on-demoted", |line| line.guest("on-demoted").is_some())?;
     ensure!(demoted.guest("on-demoted").is_some_and(|said| said.contains("not-leader")), "{demoted:?}");
     ensure!(web.heard().iter().all(|line| !line.contains("/late")), "{:#?}", web.heard());
+    Ok(())
+}
+
+#[test]
+fn a_leader_that_was_paused_does_not_go_on_with_a_request_on_waking() -> Result<()> {
+    const BODY: usize = 4 << 20;
+    let zookeeper = Server::start()?;
+    // A server that takes in next to nothing until it is told to, so that most of the body is still to be written.
+    let server = TcpListener::bind("127.0.0.1:0")?;
+    rustix::net::sockopt::set_socket_recv_buffer_size(&server, 64 << 10)?;
+    server.set_nonblocking(true)?;
+    let at = format!("http://{}", server.local_addr()?);
+    let cluster = Cluster::builder(zookeeper.address())
+        .nodes(2)
+        .group("g", guest("caller"), &group(&format!("POST {at}/ x*{BODY}"), &at, "").replace("\"3s\"", "\"60s\""))
+        .start()?;
+    let patience = Duration::from_secs(60);
+    let (mut stream, _) = cluster.wait_for("a request", patience, |_| server.accept().ok())?;
+    stream.set_nonblocking(false)?;
+    stream.set_read_timeout(Some(patience))?;
+    stream.read_exact(&mut [0; 64])?;
+    let leader = cluster.wait_leader("g")?;
+    let node = cluster.node(leader);
+    node.pause()?;
+    cluster.wait_successor("g", leader)?;
+    // What the kernel has taken for the node comes through; then its socket has room again.
+    let mut read = 64;
+    let mut piece = vec![0; 1 << 16];
+    stream.set_read_timeout(Some(Duration::from_millis(300)))?;
+    while let Ok(more @ 1..) = stream.read(&mut piece) {
+        read += more;
+    }
+    ensure!(read < BODY, "the whole request was on its way when the node was paused: {read} bytes");
+    node.resume()?;
+    stream.set_read_timeout(Some(patience))?;
+    let end = loop {
+        match stream.read(&mut piece) {
+            Ok(0) => break Ok(()),
+            Ok(more) => read += more,
+            Err(error) if error.kind() == ErrorKind::ConnectionReset => break Ok(()),
+            Err(error) => break Err(error),
+        }
+    };
+    end.context("the connection stays open")?;
+    // What the guest says of it is not looked for: it may be stopped by force before it can.
+    ensure!(read < BODY, "the request was completed after the pause: {read} bytes");
     Ok(())
 }
 

@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::Instant;
 use wasmtime::ResourceLimiter;
 use wasmtime::component::ResourceTable;
@@ -18,6 +19,7 @@ use crate::http::Outgoing;
 use crate::limits::Limits;
 use crate::output::{Channel, Output, Stream};
 use crate::settings::Settings;
+use crate::unsent;
 
 /// Handles (files, sockets, streams) that one instance may hold at once.
 const HANDLES: usize = 4_096;
@@ -54,7 +56,9 @@ impl Ctx {
         let wasi = wasi(grants, &output)?;
         let outgoing = Outgoing::new(Arc::clone(&host), &grants.http, output.clone(), limits.message_bytes);
         let mut table = ResourceTable::new();
-        table.set_max_capacity(HANDLES);
+        table.set_max_capacity(if grants.http.is_empty() { HANDLES } else { unsent::HANDLES });
+        let mut http = WasiHttpCtx::new();
+        http.set_field_size_limit(unsent::FIELDS);
         Ok(Self {
             host,
             settings: Settings::new(config),
@@ -64,7 +68,7 @@ impl Ctx {
             deadline: Instant::now(),
             host_calls: 0,
             wasi,
-            http: WasiHttpCtx::new(),
+            http,
             outgoing,
             table,
         })
@@ -73,13 +77,14 @@ impl Ctx {
     /// A call begins.
     pub(crate) fn begin(&mut self, deadline: Instant) {
         self.deadline = deadline;
-        self.outgoing.deadline = deadline;
+        self.outgoing.begin(deadline);
         self.host_calls = 0;
         self.output.begin();
     }
 
     /// A call has ended.
     pub(crate) fn end(&mut self) {
+        self.outgoing.end();
         for (level, message) in self.settings.findings() {
             self.output.message(level, "runtime", &message);
         }
@@ -89,6 +94,16 @@ impl Ctx {
     /// Tells whoever wrote the guest what an error that it gets cannot say: what to do about it.
     pub(crate) fn advise(&self, message: &str) {
         self.output.message(LogLevel::Warn, "runtime", message);
+    }
+
+    /// The handles that the instance may hold at once.
+    pub(crate) fn handles(&self) -> usize {
+        self.table.max_capacity()
+    }
+
+    /// Room for one more request with a body, if there is.
+    pub(crate) fn room_for_a_body(&self) -> Option<OwnedSemaphorePermit> {
+        self.outgoing.room_for_a_body()
     }
 
     /// Counts a call of the contract's imports.

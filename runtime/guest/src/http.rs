@@ -3,13 +3,12 @@
 //! A request leaves once the guest has finished it, and the guest gets its answer whole. So both have a bound, and whether the
 //! instance may act is asked when the request leaves, not when the guest began to write it.
 
-use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use http::{Method, Request, Response};
-use http_body_util::{BodyExt, Full};
+use http_body_util::BodyExt;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::Instant;
 use wasmtime_wasi_http::{Error, RequestOptions, Result, WasiBody, WasiHttpHooks};
@@ -17,12 +16,17 @@ use wasmtime_wasi_http::{Error, RequestOptions, Result, WasiBody, WasiHttpHooks}
 use crate::context::allowance;
 use crate::grants::Origin;
 use crate::host::{Host, HttpError, HttpRequest, LogLevel};
+use crate::ongoing::{Ongoing, Place};
 use crate::output::Output;
+use crate::unsent;
 
-/// Requests of one instance that are under way, or whose answers it still holds.
-const AT_ONCE: usize = 16;
 /// The longest body of a request or an answer, where `message` under `[group.limits]` allows it.
 const MOST: u64 = 4 << 20;
+
+/// The longest header of an answer, with what it takes to keep its fields.
+const HEADER: usize = 64 << 10;
+/// What a field takes beyond its text.
+const FIELD: usize = 64;
 
 /// How long a server may take to answer, and be silent, where the guest does not say.
 const PATIENCE: Duration = Duration::from_secs(600);
@@ -33,9 +37,10 @@ pub(crate) struct Outgoing {
     granted: Arc<[Origin]>,
     output: Output,
     most: u64,
-    at_once: Arc<Semaphore>,
+    ongoing: Ongoing,
+    bodies: Arc<Semaphore>,
     /// When the present call must have ended; a request ends with the call that it was made in.
-    pub(crate) deadline: Instant,
+    deadline: Instant,
 }
 
 type Work = Box<dyn Future<Output = Result<()>> + Send>;
@@ -47,13 +52,29 @@ impl Outgoing {
             granted: granted.into(),
             output,
             most: message_bytes.min(MOST),
-            at_once: Arc::new(Semaphore::new(AT_ONCE)),
+            ongoing: Ongoing::new(),
+            bodies: Arc::new(Semaphore::new(unsent::BODIES)),
             deadline: Instant::now(),
         }
     }
 
+    /// A call begins.
+    pub(crate) fn begin(&mut self, deadline: Instant) {
+        self.deadline = deadline;
+    }
+
+    /// A call has ended, and with it what it asked for.
+    pub(crate) fn end(&mut self) {
+        self.ongoing = Ongoing::new();
+    }
+
+    /// Room for one more request with a body, if there is.
+    pub(crate) fn room_for_a_body(&self) -> Option<OwnedSemaphorePermit> {
+        Arc::clone(&self.bodies).try_acquire_owned().ok()
+    }
+
     /// Whether such a request may be made at all.
-    fn admit(&self, request: &Request<WasiBody>) -> Result<OwnedSemaphorePermit> {
+    fn admit(&self, request: &Request<WasiBody>) -> Result<Place> {
         let origin = Origin::of(request.uri()).map_err(|_| Error::HttpRequestUriInvalid)?;
         if !self.granted.contains(&origin) {
             let granted: Vec<String> = self.granted.iter().map(ToString::to_string).collect();
@@ -69,11 +90,15 @@ impl Outgoing {
         if request.method() == Method::CONNECT {
             return Err(Error::HttpRequestMethodInvalid);
         }
-        Arc::clone(&self.at_once).try_acquire_owned().map_err(|_| Error::ConnectionLimitReached)
+        self.ongoing.place()
     }
 }
 
 impl WasiHttpHooks for Outgoing {
+    fn p2_outgoing_body_chunk_size(&mut self) -> usize {
+        unsent::CHUNK
+    }
+
     /// The client writes it, from the origin that was looked at.
     fn set_host_header(&mut self) -> bool {
         false
@@ -89,19 +114,14 @@ impl WasiHttpHooks for Outgoing {
         let (host, most) = (Arc::clone(&self.host), self.most);
         let until = Instant::now() + allowance(PATIENCE, self.deadline);
         Box::new(async move {
-            let permit = admitted?;
+            let mut place = admitted?;
             let exchange = exchange(host, request, options.unwrap_or_default(), until, most);
-            let answer = tokio::time::timeout_at(until, exchange).await.map_err(|_| Error::HttpResponseTimeout)??;
-            // The permit is given back when the guest has let go of the answer.
-            let held = |body| {
-                let never = move |never: Infallible| {
-                    let _ = &permit;
-                    match never {}
-                };
-                Full::new(body).map_err(never).boxed_unsync()
-            };
+            let exchange =
+                async { tokio::time::timeout_at(until, exchange).await.map_err(|_| Error::HttpResponseTimeout)? };
+            let (parts, body) = place.unless_ended(exchange).await?.into_parts();
+            let answer = Response::from_parts(parts, place.answer(body)?.boxed_unsync());
             let nothing_more: Work = Box::new(std::future::ready(Ok(())));
-            Ok((answer.map(held), nothing_more))
+            Ok((answer, nothing_more))
         })
     }
 }
@@ -118,7 +138,12 @@ async fn exchange(
     let left = until.saturating_duration_since(Instant::now());
     let first_byte = options.first_byte_timeout.unwrap_or(PATIENCE).min(left);
     let between_bytes = options.between_bytes_timeout.unwrap_or(PATIENCE).min(left);
-    Ok(host.http(HttpRequest { request, first_byte, between_bytes, most }).await?)
+    let answer = host.http(HttpRequest { request, first_byte, between_bytes, most }).await?;
+    let header: usize = answer.headers().iter().map(|(name, value)| name.as_str().len() + value.len() + FIELD).sum();
+    if header > HEADER {
+        return Err(Error::HttpResponseHeaderSectionSize(u32::try_from(header).ok()));
+    }
+    Ok(answer)
 }
 
 /// All that the guest writes, until it has finished it.

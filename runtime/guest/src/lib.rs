@@ -27,11 +27,13 @@ mod imports;
 mod instance;
 pub mod limits;
 mod link;
+mod ongoing;
 mod output;
 mod pool;
 mod settings;
 mod shape;
 mod trap;
+mod unsent;
 
 pub use component::Component;
 pub use engine::{Engine, EngineOptions};

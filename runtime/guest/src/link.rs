@@ -16,6 +16,7 @@ use crate::grants::Grants;
 use crate::host::Host;
 use crate::instance::Instance;
 use crate::limits::Limits;
+use crate::unsent;
 
 /// A component together with its configuration, grants and limits. Cheap to clone.
 #[derive(Clone)]
@@ -125,7 +126,7 @@ fn linker(component: &Component, grants: &Grants) -> wasmtime::Result<Linker<Ctx
         state::add_to_linker::<_, HasSelf<Ctx>>(&mut linker, ctx)?;
     }
     if !grants.http.is_empty() {
-        wasmtime_wasi_http::p2::add_only_http_to_linker_async(&mut linker)?;
+        unsent::add_to_linker(&mut linker)?;
     }
     if granted(grants, "logging") {
         logging::logging::add_to_linker::<_, HasSelf<Ctx>>(&mut linker, ctx)?;

@@ -1,6 +1,7 @@
 //! How a failed call is told to a person: what happened, where in the guest, and the guest's last words.
 
 use bellwether_core::callback::CallFailure;
+use wasmtime::component::ResourceTableError;
 use wasmtime::{Trap, WasmBacktrace};
 
 use crate::context::{Ctx, bytes};
@@ -20,6 +21,12 @@ pub(crate) fn failure(error: &wasmtime::Error, ctx: &Ctx, budget_ms: u64) -> Cal
     // wasmtime's errors for these have no public type.
     if let Some(what) = root.strip_prefix("resource limit exceeded: ") {
         return CallFailure::OverLimit(what.to_owned());
+    }
+    if matches!(error.downcast_ref::<ResourceTableError>(), Some(ResourceTableError::Full)) {
+        return CallFailure::OverLimit(format!(
+            "more than {} handles at once (files, sockets, streams, requests): let go of those that are not needed",
+            ctx.handles()
+        ));
     }
     if root.contains("too much data is being copied") || root.contains("hostcall fuel") {
         let limit = bytes(ctx.limits.message_bytes);

@@ -8,9 +8,9 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bellwether_core::callback::Callback;
-use bellwether_guest::{Component, Grants, Host, Instance, Limits};
+use bellwether_guest::{Component, Grants, Host, Instance, Limits, PoolOptions, WorkerPool};
 use bellwether_tests::guests::guest_bytes;
-use support::{Script, config, engine};
+use support::{Script, config, engine, task};
 use tokio::sync::OnceCell;
 
 async fn caller() -> &'static Component {
@@ -104,6 +104,80 @@ async fn bodies_have_a_bound() {
     // Whatever a message may have.
     let (told, heard, ..) = ordered("POST https://hooks.example/ x*5000000", &Limits::default()).await;
     assert!(heard.is_empty() && told.contains("RequestBodySize(Some(4194304))"), "{told}");
+}
+
+#[tokio::test]
+async fn what_is_not_sent_has_a_bound_too() {
+    for (order, held) in [
+        ("bodies 64", "64 bodies, 8192 KiB"),
+        ("bodies 300", "64 bodies, 8192 KiB"),
+        ("responses 10", "0 bodies"),
+        ("method 64", "taken"),
+        ("method 65", "refused"),
+        ("authority 512", "taken"),
+        ("authority 513", "refused"),
+        ("path 16383", "taken"),
+        ("path 16384", "refused"),
+        ("fields 24", "taken"),
+    ] {
+        let (told, _, script, instance) = ordered(&format!("hold {order}"), &Limits::default()).await;
+        assert_eq!(told, held, "{order}");
+        assert!(!instance.is_poisoned());
+        let warned = script.lines("runtime").concat().contains("this instance holds 64 requests that have one");
+        assert_eq!(warned, order == "bodies 300", "{order}");
+        // What a call has let go of is free again.
+        instance.call(Callback::Tick, Duration::from_secs(5)).await.expect("the guest bears it");
+        assert_eq!(script.lines("on-tick"), [held; 2], "{order}");
+    }
+}
+
+#[tokio::test]
+async fn a_guest_that_holds_too_much_is_stopped_and_told_why() {
+    for (order, why) in [("hold bodies 2000", "1024 handles"), ("hold fields 32", "size of fields exceeds limit")] {
+        let linked =
+            caller().await.link(&grants(), &Limits::default(), config(&[("on-tick", order)])).expect("granted");
+        let instance = linked.instantiate(Script::new() as Arc<dyn Host>).await.expect("an instance");
+        let failure = instance.call(Callback::Tick, Duration::from_secs(5)).await.expect_err("it is too much");
+        assert!(failure.to_string().contains(why), "{order}: {failure:?}");
+    }
+}
+
+#[tokio::test]
+async fn what_a_task_has_asked_for_ends_with_it() {
+    for order in ["hold question https://hooks.example/hang", "hold answer https://hooks.example/"] {
+        let script = Script::new();
+        let linked = caller().await.link(&grants(), &Limits::default(), config(&[])).expect("all is granted");
+        let options = PoolOptions { parallelism: 1, queue: 0, recycle_after: 0 };
+        let host = Arc::clone(&script);
+        let pool = WorkerPool::new(linked, options, Arc::new(move || Arc::clone(&host) as Arc<dyn Host>));
+        let patience = Duration::from_secs(20);
+        // More than may be under way, or held, at once; in the same instance.
+        for _ in 0..20 {
+            assert_eq!(pool.handle(task(order), patience).await.expect("an answer"), "forgotten", "{order}");
+            // A request that is made while the other one is under way.
+            let answer = pool.handle(task("GET https://hooks.example/"), patience).await.expect("an answer");
+            assert_eq!(answer, "299 made", "{order}");
+        }
+        script.hangs(0).await;
+        assert_eq!(pool.instances_made(), 1);
+    }
+}
+
+#[tokio::test]
+async fn so_many_requests_may_be_under_way_at_once() {
+    for (order, told) in [
+        ("hold answers 16 https://hooks.example/", "16 forgotten"),
+        ("hold answers 17 https://hooks.example/", "ConnectionLimitReached"),
+    ] {
+        let (said, ..) = ordered(order, &Limits::default()).await;
+        assert!(said.contains(told), "{order}: {said}");
+    }
+}
+
+#[tokio::test]
+async fn an_answer_with_too_long_a_header_is_refused() {
+    let (told, ..) = ordered("GET https://hooks.example/long-header", &Limits::default()).await;
+    assert!(told.contains("HttpResponseHeaderSectionSize"), "{told}");
 }
 
 #[tokio::test]

@@ -116,23 +116,25 @@ impl InstanceHost {
             return Err(HttpError::Other("this node sends no requests".into()));
         };
         let what = (request.request.method().clone(), request.request.uri().authority().cloned());
-        let sending = outgoing.send(request);
-        let answer = match term {
-            None => sending.await,
-            Some(term) => {
-                let mut sending = pin!(sending);
-                // Asked at each step, by the clock: a process that was paused must not go on with it on waking.
-                let while_leading = poll_fn(|cx| match self.group.gate.leading() {
-                    Some(now) if now == term => sending.as_mut().poll(cx),
-                    _ => Poll::Ready(Err(HttpError::NotLeader)),
-                });
-                tokio::select! {
-                    biased;
-                    () = self.group.gate.lost(term) => Err(HttpError::NotLeader),
-                    answer = while_leading => answer,
+        let answer =
+            match term {
+                None => outgoing.send(request, Arc::new(|| true)).await,
+                Some(term) => {
+                    // Asked by the clock, at each step and before each piece of the body: a process that was paused must not go on
+                    // with it on waking. What the connection has taken by then is on its way.
+                    let group = Arc::clone(&self.group);
+                    let leading = move || group.gate.leading() == Some(term);
+                    let mut sending = pin!(outgoing.send(request, Arc::new(leading.clone())));
+                    let while_leading = poll_fn(|cx| {
+                        if leading() { sending.as_mut().poll(cx) } else { Poll::Ready(Err(HttpError::NotLeader)) }
+                    });
+                    tokio::select! {
+                        biased;
+                        () = self.group.gate.lost(term) => Err(HttpError::NotLeader),
+                        answer = while_leading => answer,
+                    }
                 }
-            }
-        };
+            };
         let (method, authority) = (what.0, what.1.as_ref().map_or("", |authority| authority.as_str()));
         let (node, group) = (self.group.this.id.as_str(), self.group.name.as_str());
         match &answer {

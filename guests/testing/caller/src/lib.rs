@@ -1,8 +1,11 @@
 //! A guest that sends HTTP requests as it is told: `METHOD URL [BODY]`, in tasks, and at each tick by the setting `on-tick`. The
-//! answer is the status and the body. `each ORDER` has every member do it, in a task.
+//! answer is the status and the body. `each ORDER` has every member do it, in a task; `hold ORDER` asks for more than it should
+//! (`hold.rs`).
 #![cfg(target_arch = "wasm32")]
 
 wit_bindgen::generate!({ world: "stateful-service", path: "../../../wit", generate_all });
+
+mod hold;
 
 use std::time::Duration;
 
@@ -21,6 +24,9 @@ fn act(order: &str) -> Result<String, String> {
             .iter()
             .map(|answer| format!("{:?}; ", answer.as_ref().map(|it| String::from_utf8_lossy(it))))
             .collect());
+    }
+    if let Some(order) = order.strip_prefix("hold ") {
+        return hold::act(order);
     }
     let mut words = order.splitn(3, ' ');
     let (Some(method), Some(url)) = (words.next(), words.next()) else {

@@ -197,6 +197,10 @@ impl Host for Script {
             let body = String::from_utf8_lossy(request.body());
             self.log(LogLevel::Info, "http", &format!("{} {} {by} {body}", request.method(), request.uri()));
             let mut response = http::Response::new(Bytes::from_static(b"made"));
+            if request.uri().path() == "/long-header" {
+                let long = http::HeaderValue::from_bytes(&[b'x'; 70_000]).expect("a value");
+                response.headers_mut().insert("x-long", long);
+            }
             *response.status_mut() = http::StatusCode::from_u16(299).expect("a status");
             Ok(response)
         })
