@@ -190,9 +190,7 @@ fn parent(path: &str) -> &str {
 impl Asked {
     fn of(request: &Request) -> Option<Self> {
         match request {
-            Request::Create { mode: CreateMode::Ephemeral | CreateMode::EphemeralSequential, .. } => {
-                Some(Self::Created)
-            }
+            Request::Create { mode: CreateMode::EphemeralSequential, .. } => Some(Self::Created),
             Request::Get { path, .. } => Some(Self::Read(path.clone())),
             Request::Delete { path, .. } => Some(Self::Deleted(vec![path.clone()])),
             Request::Multi(operations) => {
