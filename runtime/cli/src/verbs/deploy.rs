@@ -30,7 +30,7 @@ pub struct Args {
     /// The group
     group: String,
 
-    /// The component: a .wasm file that lies at the same path on every node of the group
+    /// The component: a file, oci://REGISTRY/NAME:TAG, https://… with a digest, or sha256:…, which one node at least can have
     source: Option<String>,
 
     /// Another component for the tasks
