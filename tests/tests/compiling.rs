@@ -38,6 +38,11 @@ impl Compiler {
         self.read("stat").is_ok_and(|stat| stat.rsplit(") ").next().is_some_and(|rest| !rest.starts_with('Z')))
     }
 
+    /// How far it stands back for others.
+    fn nice(self) -> Result<i32> {
+        nice(&self.read("stat")?)
+    }
+
     /// What the kernel holds it to.
     fn limit(self, name: &str) -> Result<String> {
         let limits = self.read("limits")?;
@@ -45,6 +50,24 @@ impl Compiler {
             limits.lines().find(|line| line.starts_with(name)).with_context(|| format!("no {name}: {limits}"))?;
         Ok(line[name.len()..].split_whitespace().next().unwrap_or_default().to_owned())
     }
+}
+
+/// How far a process or thread stands back, by its `stat`.
+fn nice(stat: &str) -> Result<i32> {
+    let fields = stat.rsplit(") ").next().context("no fields")?;
+    Ok(fields.split(' ').nth(16).context("no priority")?.parse()?)
+}
+
+/// The names of a node's threads that do not stand back, and of those that do.
+fn threads(node: &Node) -> Result<[Vec<String>; 2]> {
+    let mut names = [Vec::new(), Vec::new()];
+    for thread in std::fs::read_dir(format!("/proc/{}/task", node.pid()?))?.flatten() {
+        // It may have ended meanwhile.
+        let Ok(stat) = std::fs::read_to_string(thread.path().join("stat")) else { continue };
+        let name = std::fs::read_to_string(thread.path().join("comm"))?.trim().to_owned();
+        names[usize::from(nice(&stat)? > 0)].push(name);
+    }
+    Ok(names)
 }
 
 /// A node that leads, and a component whose compilation takes some seconds and comes to nothing.
@@ -71,6 +94,16 @@ fn a_compiler_is_confined_and_can_be_lost() -> Result<()> {
         let found =
             cluster.wait_for("a compiler", Duration::from_secs(60), |_| Compiler::of(node)).and_then(|compiler| {
                 compiler.signal(Signal::STOP)?;
+                ensure!(compiler.nice()? == 10, "it does not stand back");
+                let [others, back] = threads(node)?;
+                ensure!(
+                    ["background", "guest-compile"].iter().all(|name| back.iter().any(|it| it == name)),
+                    "{back:?}"
+                );
+                for serving in ["session", "bellwether", "guests", "guest-epoch"] {
+                    ensure!(others.iter().any(|name| name == serving), "{serving} stands back, or is not there");
+                    ensure!(back.iter().all(|name| name != serving), "{serving} stands back");
+                }
                 ensure!(!compiler.read("environ")?.contains("SECRET"), "it knows what the node was told");
                 for (name, most) in [("Max data size", 1 << 30), ("Max cpu time", 600), ("Max core file size", 0)] {
                     let limit = compiler.limit(name)?;

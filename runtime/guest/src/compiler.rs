@@ -79,24 +79,6 @@ impl Allowance {
     }
 }
 
-/// How much a compilation matters beside what else this machine does.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Haste {
-    /// As much: somebody waits for it, and nobody is served meanwhile.
-    Prompt,
-    /// Less than guests, which run beside it, and no less than that: whoever swaps or deploys waits for it.
-    Patient,
-}
-
-impl Haste {
-    pub(crate) fn nice(self) -> Option<i32> {
-        match self {
-            Self::Prompt => None,
-            Self::Patient => Some(10),
-        }
-    }
-}
-
 /// The engine's configuration. Code is of use only to an engine that is configured as the one that compiled it.
 pub(crate) fn config() -> Config {
     let mut config = Config::new();
@@ -128,11 +110,11 @@ pub(crate) unsafe fn load(engine: &Engine, compiled: &[u8]) -> wasmtime::Result<
 impl Program {
     /// Has the program compile a component. Waits for it on this thread, which must not end before the program does: it is
     /// killed with the thread that started it. It is killed too when the other end of `wanted` is closed.
-    pub(crate) fn compile(&self, wasm: &[u8], haste: Haste, wanted: &PipeReader) -> Result<Vec<u8>, LoadError> {
+    pub(crate) fn compile(&self, wasm: &[u8], wanted: &PipeReader) -> Result<Vec<u8>, LoadError> {
         let allowance = (self.allowance)(wasm.len());
         let failed = |why: String| LoadError::new(Step::Compile, format!("could not be compiled: {why}"));
         let ended = self
-            .run(wasm, &allowance, haste, wanted)
+            .run(wasm, &allowance, wanted)
             .map_err(|error| failed(format!("the compiler, {}, could not be run: {error}", self.path.display())))?;
         let Some(status) = ended.status else {
             let patience = allowance.patience.as_secs();
@@ -150,13 +132,13 @@ impl Program {
         }
     }
 
-    fn run(&self, wasm: &[u8], allowance: &Allowance, haste: Haste, wanted: &PipeReader) -> io::Result<Ended> {
+    fn run(&self, wasm: &[u8], allowance: &Allowance, wanted: &PipeReader) -> io::Result<Ended> {
         let mut input = nameless("component")?;
         input.write_all(wasm)?;
         input.rewind()?;
         let (mut output, mut errors) = (nameless("compiled")?, nameless("errors")?);
         let parent = Some(getpid().as_raw_nonzero().get());
-        let confinement = Confinement { parent, nice: haste.nice(), ..allowance.into() };
+        let confinement = Confinement { parent, ..allowance.into() };
         let child = Command::new(&self.path)
             .args(&self.arguments)
             .args(confinement.arguments())

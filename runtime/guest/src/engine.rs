@@ -3,7 +3,7 @@
 use std::io::PipeReader;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use bellwether_core::callback::Step;
@@ -13,7 +13,7 @@ use tokio::runtime::Handle;
 use tokio::sync::{Semaphore, oneshot};
 
 use crate::cache::Cache;
-use crate::compiler::{self, Haste, Program};
+use crate::compiler::{self, Program};
 use crate::component::Component;
 use crate::contract::Contract;
 use crate::error::{EngineError, LoadError, one_line};
@@ -28,8 +28,8 @@ pub struct EngineOptions {
     pub cache_bytes: u64,
     /// How often a guest that computes gives way to others.
     pub tick: Duration,
-    /// The runtime that guests run on. Without one they run on the runtime of whoever instantiates them; a runtime of
-    /// their own keeps a guest that computes from delaying anything else.
+    /// The runtime for guests that compute, be it that they are being made or in a call that takes long. Without one they stay on
+    /// the runtime of whoever instantiates them, where others may have to wait for them.
     pub runtime: Option<Handle>,
     /// The program that compiles components. Without one they are compiled in this process, which a component that is hard to
     /// compile then costs memory, and its other threads time.
@@ -55,7 +55,6 @@ pub(crate) struct Inner {
     /// One compilation at a time: it takes a whole core, and is never urgent.
     compiling: Arc<Semaphore>,
     compiled: AtomicU64,
-    giving_way: AtomicBool,
 }
 
 impl std::fmt::Debug for Engine {
@@ -94,7 +93,6 @@ impl Engine {
             compiler: options.compiler,
             compiling: Arc::new(Semaphore::new(1)),
             compiled: AtomicU64::new(0),
-            giving_way: AtomicBool::new(false),
         })))
     }
 
@@ -104,13 +102,9 @@ impl Engine {
         self.0.compiled.load(Ordering::Relaxed)
     }
 
-    /// Says that this process serves somebody from now on: what is compiled gives way to whatever else there is to do.
-    pub fn give_way(&self) {
-        self.0.giving_way.store(true, Ordering::Relaxed);
-    }
-
     /// Compiles a component, or takes its compiled form from the cache, and compares it with the contract. Dropped before, the program
-    /// that compiles it is killed.
+    /// that compiles it is killed. All of it has the priority of the thread that this is first polled on, which threads and processes
+    /// inherit: call it from one that stands back (see `nice`) where others are served meanwhile.
     ///
     /// # Errors
     /// When the bytes are not a component, or not one that fits the contract; the reason says what to do.
@@ -131,13 +125,9 @@ impl Engine {
         // Closed when this future is dropped.
         let (watched, _wanted) = std::io::pipe().map_err(|error| failed(&error.to_string()))?;
         let engine = self.clone();
-        let haste = if self.0.giving_way.load(Ordering::Relaxed) { Haste::Patient } else { Haste::Prompt };
         let compiling = apart("guest-compile", move || {
             let _turn = turn;
-            if let Some(nice) = haste.nice() {
-                let _ = rustix::process::setpriority_process(None, nice);
-            }
-            engine.compile_now(haste, &bytes, &digest, &watched)
+            engine.compile_now(&bytes, &digest, &watched)
         })?;
         compiling.await.unwrap_or_else(|_| Err(failed("the compiler failed; this is a fault of the compiler")))
     }
@@ -147,19 +137,13 @@ impl Engine {
         Some(Component::new(self, cached, digest, size))
     }
 
-    fn compile_now(
-        &self,
-        haste: Haste,
-        bytes: &[u8],
-        digest: &str,
-        wanted: &PipeReader,
-    ) -> Result<Component, LoadError> {
+    fn compile_now(&self, bytes: &[u8], digest: &str, wanted: &PipeReader) -> Result<Component, LoadError> {
         // Whoever had the turn before may have compiled the same.
         if let Some(component) = self.compiled_before(digest, bytes.len()) {
             return component;
         }
         let compiled = match &self.0.compiler {
-            Some(program) => program.compile(bytes, haste, wanted)?,
+            Some(program) => program.compile(bytes, wanted)?,
             None => compiler::here(&self.0.wasm, bytes)?,
         };
         self.0.compiled.fetch_add(1, Ordering::Relaxed);
@@ -178,7 +162,7 @@ impl Engine {
     }
 }
 
-/// Does `work` on a thread of its own: it takes its time, as deep a stack as the component is nested, and may lower its priority for good.
+/// Does `work` on a thread of its own: it takes its time, and as deep a stack as the component is nested.
 fn apart<T: Send + 'static>(
     name: &str,
     work: impl FnOnce() -> T + Send + 'static,

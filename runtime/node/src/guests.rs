@@ -15,6 +15,7 @@ use bellwether_source::{Artifact, Digest, Reference, SourceError, Sources};
 use serde::Serialize;
 use sha2::{Digest as _, Sha256};
 use tokio::runtime::Handle;
+use tokio::task::JoinSet;
 
 use crate::clock;
 use crate::effects;
@@ -268,6 +269,8 @@ pub(crate) struct Guests {
     /// What was looked at last to be deployed: kept for this node, and for others that ask for its components.
     checked: Mutex<Option<Release>>,
     runtime: Handle,
+    /// Where releases are got ready: what serves others comes first.
+    background: Handle,
     instances: Mutex<HashMap<InstanceId, Loaded>>,
     /// The releases that were promoted last, the present one at the end: what the group can go back to without reading anything.
     promoted: Mutex<VecDeque<Release>>,
@@ -281,7 +284,7 @@ impl Guests {
         group: Arc<GroupShared>,
         (engine, sources): (Engine, Sources),
         (spec, started): (ReleaseSpec, Option<Release>),
-        runtime: Handle,
+        (runtime, background): (Handle, Handle),
     ) -> Arc<Self> {
         // A file is read again: whoever changes it wants that.
         let started = started.filter(|_| spec.component.file().is_none());
@@ -294,6 +297,7 @@ impl Guests {
             started,
             checked: Mutex::default(),
             runtime,
+            background,
             instances: Mutex::default(),
             promoted: Mutex::default(),
             pooled: Mutex::default(),
@@ -306,10 +310,26 @@ impl Guests {
     }
 
     /// Obtains, compiles and links what shall be deployed, and gives it as the group's document has it.
-    pub async fn check(&self, wish: Wish) -> Result<Wanted, PrepareFailure> {
-        let (wanted, release) = self.spec.check(&self.engine, &self.sources, wish).await?;
+    pub async fn check(self: &Arc<Self>, wish: Wish) -> Result<Wanted, PrepareFailure> {
+        let guests = self.clone();
+        let checking = async move { guests.spec.check(&guests.engine, &guests.sources, wish).await };
+        let (wanted, release) = self.in_background(checking).await?;
         *lock(&self.checked) = Some(release);
         Ok(wanted)
+    }
+
+    /// Gets something ready; if nobody waits for it any more, that ends as well.
+    async fn in_background<T: Send + 'static>(
+        &self,
+        work: impl Future<Output = Result<T, PrepareFailure>> + Send + 'static,
+    ) -> Result<T, PrepareFailure> {
+        let mut tasks = JoinSet::new();
+        tasks.spawn_on(work, &self.background);
+        let ended = tasks.join_next().await.and_then(Result::ok);
+        ended.unwrap_or_else(|| {
+            let reason = "getting the release ready has failed; this is a fault of bellwether, or the node is stopping";
+            Err(PrepareFailure { step: Step::Read, reason: reason.to_owned() })
+        })
     }
 
     /// What the manifest's release is made of.
@@ -326,7 +346,7 @@ impl Guests {
         });
     }
 
-    async fn load(&self, instance: InstanceId, source: Source) -> Result<Prepared, PrepareFailure> {
+    async fn load(self: &Arc<Self>, instance: InstanceId, source: Source) -> Result<Prepared, PrepareFailure> {
         let mut took = Vec::new();
         let returns = matches!(source, Source::Earlier(_));
         let held = {
@@ -344,32 +364,18 @@ impl Guests {
                 Source::Component(_) | Source::Configured { .. } => None,
             }
         };
-        let release = match (held, source) {
-            (Some(held), _) => held,
-            (None, Source::Earlier(wanted)) => {
-                let reason = format!("release {wanted} is not held any more");
-                return Err(PrepareFailure { step: Step::Read, reason });
-            }
-            (None, Source::Component(text)) => self.anew(&self.spec, &text, &mut took).await?,
-            (None, Source::Configured { component: Some(text), config }) => {
-                self.anew(&self.spec.with(config)?, &text, &mut took).await?
-            }
-            (None, Source::Configured { component: None, config }) => {
-                let running = lock(&self.promoted).back().cloned();
-                let running = running.ok_or_else(|| PrepareFailure {
-                    step: Step::Read,
-                    reason: "no component runs yet whose configuration could be changed".to_owned(),
-                })?;
-                let (component, worker) = (running.linked.component(), running.tasks.component());
-                let named = (&running.reference, running.component.clone());
-                self.spec.with(config)?.unite(component, worker, named, running.held.clone(), &mut took)?
-            }
-            (None, Source::Wanted(deployed)) => {
-                self.spec.load_wanted(&self.engine, &self.sources, &deployed.wanted, &mut took).await?
-            }
-            (None, Source::Current | Source::Manifest) => {
-                let reference = &self.spec.component;
-                self.spec.load(&self.engine, &self.sources, reference, Asked::AtStart, &mut took).await?
+        let release = match held {
+            Some(held) => held,
+            None => {
+                let guests = self.clone();
+                let obtaining = async move {
+                    let mut took = Vec::new();
+                    let release = guests.obtain(source, &mut took).await?;
+                    Ok((release, took))
+                };
+                let (release, steps) = self.in_background(obtaining).await?;
+                took.extend(steps);
+                release
             }
         };
         let before = clock::now();
@@ -391,6 +397,37 @@ impl Guests {
         let term = Arc::new(AtomicU64::new(0));
         lock(&self.instances).insert(instance, Loaded { instance: live, host, release, pool, term });
         Ok(prepared)
+    }
+
+    /// Obtains, compiles and links a release that is not at hand.
+    async fn obtain(&self, source: Source, took: &mut Vec<(Step, Duration)>) -> Result<Release, PrepareFailure> {
+        match source {
+            Source::Earlier(wanted) => {
+                let reason = format!("release {wanted} is not held any more");
+                Err(PrepareFailure { step: Step::Read, reason })
+            }
+            Source::Component(text) => self.anew(&self.spec, &text, took).await,
+            Source::Configured { component: Some(text), config } => {
+                self.anew(&self.spec.with(config)?, &text, took).await
+            }
+            Source::Configured { component: None, config } => {
+                let running = lock(&self.promoted).back().cloned();
+                let running = running.ok_or_else(|| PrepareFailure {
+                    step: Step::Read,
+                    reason: "no component runs yet whose configuration could be changed".to_owned(),
+                })?;
+                let (component, worker) = (running.linked.component(), running.tasks.component());
+                let named = (&running.reference, running.component.clone());
+                self.spec.with(config)?.unite(component, worker, named, running.held.clone(), took)
+            }
+            Source::Wanted(deployed) => {
+                self.spec.load_wanted(&self.engine, &self.sources, &deployed.wanted, took).await
+            }
+            Source::Current | Source::Manifest => {
+                let reference = &self.spec.component;
+                Ok(self.spec.load(&self.engine, &self.sources, reference, Asked::AtStart, took).await?)
+            }
+        }
     }
 
     /// A pool for the tasks of a release, if it does any.

@@ -25,7 +25,7 @@ use bytes::Bytes;
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use secrecy::ExposeSecret;
-use tokio::runtime::{Builder, Runtime};
+use tokio::runtime::{Builder, Handle, Runtime};
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
 
@@ -53,11 +53,16 @@ fn local(what: impl Into<String>) -> NodeError {
     NodeError::new(NodeErrorKind::Local, what)
 }
 
-/// What the nodes of one process share: the runtime of the guests and the engine.
+/// What the nodes of one process share: the runtimes of guests that compute and of what stands back, and the engine.
 pub(crate) struct Process {
-    guests: Option<Runtime>,
+    runtimes: Option<[Runtime; 2]>,
     pub engine: Engine,
+    /// For what is got ready while others are served: components that are read, checked, stored, loaded and compiled.
+    pub background: Handle,
 }
+
+/// How far that stands back, as `nice` has it: no further, for whoever swaps or deploys waits for it.
+const STANDS_BACK: i32 = 10;
 
 impl Process {
     pub fn new(cache: &Path, cache_bytes: u64, compiler: Option<Program>) -> Result<Self, NodeError> {
@@ -66,6 +71,16 @@ impl Process {
             .enable_all()
             .build()
             .map_err(|error| local(format!("the guests' threads cannot be started: {error}")))?;
+        let background = Builder::new_multi_thread()
+            .worker_threads(1)
+            .thread_name("background")
+            // Of this thread alone; what it starts inherits it. Where that is not allowed, it has the priority of all others.
+            .on_thread_start(|| {
+                let _ = rustix::process::setpriority_process(None, STANDS_BACK);
+            })
+            .enable_all()
+            .build()
+            .map_err(|error| local(format!("the background's thread cannot be started: {error}")))?;
         let options = EngineOptions {
             cache: Some(cache.to_owned()),
             cache_bytes,
@@ -78,6 +93,7 @@ impl Process {
             Err(error) => {
                 // Nor dropped, for the same reason as below.
                 guests.shutdown_background();
+                background.shutdown_background();
                 let help = "it lies below `node.data_dir`: set that to a folder that belongs to this user and can be written to";
                 return Err(local(match error {
                     EngineError::Cache { .. } => format!("{error}\n  help: {help}"),
@@ -85,20 +101,15 @@ impl Process {
                 }));
             }
         };
-        Ok(Self { guests: Some(guests), engine })
-    }
-
-    fn handle(&self) -> Result<&tokio::runtime::Handle, NodeError> {
-        self.guests.as_ref().map(Runtime::handle).ok_or_else(|| local("the guests' threads have ended"))
+        let handle = background.handle().clone();
+        Ok(Self { runtimes: Some([guests, background]), engine, background: handle })
     }
 }
 
 impl Drop for Process {
     fn drop(&mut self) {
-        if let Some(guests) = self.guests.take() {
-            // A runtime must not be waited for within another.
-            guests.shutdown_background();
-        }
+        // A runtime must not be waited for within another.
+        self.runtimes.take().into_iter().flatten().for_each(Runtime::shutdown_background);
     }
 }
 
@@ -240,14 +251,13 @@ impl Running {
         let _ = tasks.0.set(PeerTasks { node: shared.clone(), store: sources.store().cloned() });
         sources.set_holders(Arc::new(OtherNodes(shared.clone())));
 
-        let runtime = process.handle()?;
         let guests: BTreeMap<GroupName, Arc<Guests>> = specs
             .into_iter()
             .filter_map(|(name, spec)| {
                 let group = shared.groups.get(&name)?.clone();
                 let guests = {
                     let tools = (process.engine.clone(), sources.clone());
-                    Guests::new(shared.clone(), group, tools, spec, runtime.clone())
+                    Guests::new(shared.clone(), group, tools, spec, (Handle::current(), process.background.clone()))
                 };
                 Some((name, guests))
             })
@@ -264,7 +274,6 @@ impl Running {
             lease,
             session: None,
         };
-        process.engine.give_way();
         let ended = on_its_own_thread(driver, events, asked)?;
         let control = Arc::new(NodeControl {
             id: manifest.node.id.clone(),

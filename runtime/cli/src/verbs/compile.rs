@@ -27,13 +27,9 @@ pub struct Args {
     /// The process with which it ends
     #[arg(long)]
     parent: Option<i32>,
-
-    /// How far it stands back for others
-    #[arg(long, allow_negative_numbers = true)]
-    nice: Option<i32>,
 }
 
 pub fn run(args: &Args) -> Result<(), Failure> {
-    let Args { memory, output, processor, parent, nice } = *args;
-    node::compile(&node::Confinement { memory, output, processor, parent, nice })
+    let Args { memory, output, processor, parent } = *args;
+    node::compile(&node::Confinement { memory, output, processor, parent })
 }

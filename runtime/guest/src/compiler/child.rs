@@ -3,9 +3,7 @@
 use std::ffi::OsString;
 use std::io::{self, Read, Write};
 
-use rustix::process::{
-    Pid, Resource, Rlimit, Signal, getppid, getrlimit, set_parent_process_death_signal, setpriority_process, setrlimit,
-};
+use rustix::process::{Pid, Resource, Rlimit, Signal, getppid, getrlimit, set_parent_process_death_signal, setrlimit};
 use wasmtime::Engine;
 
 use super::{Allowance, config, here};
@@ -21,8 +19,6 @@ pub struct Confinement {
     pub processor: Option<u64>,
     /// The process without which it is of no use.
     pub parent: Option<i32>,
-    /// How far it stands back for others, as `nice` has it.
-    pub nice: Option<i32>,
 }
 
 impl From<&Allowance> for Confinement {
@@ -45,7 +41,6 @@ impl Confinement {
             option("output", self.output.map(|bytes| bytes.to_string())),
             option("processor", self.processor.map(|seconds| seconds.to_string())),
             option("parent", self.parent.map(|process| process.to_string())),
-            option("nice", self.nice.map(|nice| nice.to_string())),
         ]
         .into_iter()
         .flatten()
@@ -78,9 +73,6 @@ impl Confinement {
         }
         // If memory becomes scarce on the machine, this process is to go and not the node. Where that cannot be said, it is not.
         let _ = std::fs::write("/proc/self/oom_score_adj", "1000");
-        if let Some(nice) = self.nice {
-            setpriority_process(None, nice)?;
-        }
         Ok(())
     }
 }
