@@ -38,6 +38,8 @@ pub(crate) struct Ctx {
     pub(crate) meter: Meter,
     /// When the present call must have ended.
     pub(crate) deadline: Instant,
+    /// Whether the guest has computed for long in the present call.
+    pub(crate) computed: bool,
     host_calls: u64,
     wasi: WasiCtx,
     http: WasiHttpCtx,
@@ -66,6 +68,7 @@ impl Ctx {
             output,
             meter: Meter::new(limits),
             deadline: Instant::now(),
+            computed: false,
             host_calls: 0,
             wasi,
             http,
@@ -78,6 +81,7 @@ impl Ctx {
     pub(crate) fn begin(&mut self, deadline: Instant) {
         self.deadline = deadline;
         self.outgoing.begin(deadline);
+        self.computed = false;
         self.host_calls = 0;
         self.output.begin();
     }

@@ -96,7 +96,7 @@ impl Linked {
     }
 
     /// Makes an instance, in a store and a task of its own. The guest's own initialisation may take as long as a lifecycle
-    /// callback. Must be called within a tokio runtime, unless the engine has one.
+    /// callback. Must be called within a tokio runtime: calls run on it as well, unless they take long.
     ///
     /// # Errors
     /// When a granted folder cannot be opened, or the initialisation traps, takes too long or goes over a limit.

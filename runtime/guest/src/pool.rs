@@ -4,16 +4,18 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use bellwether_core::callback::CallFailure;
+use bellwether_core::callback::{CallFailure, Step};
 use bellwether_core::work::{Outcomes, Task, WorkError};
 use bytes::Bytes;
+use tokio::runtime::Handle;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::time::Instant;
 
 use crate::error::LoadError;
+use crate::guest::{Guest, Outcome, Work};
 use crate::host::Host;
-use crate::instance::Instance;
 use crate::link::Linked;
+use crate::roaming::{Call, Whereabouts};
 
 /// How a pool behaves.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -59,7 +61,7 @@ struct Inner {
 
 /// An instance and the number of tasks it has done.
 struct Worker {
-    instance: Instance,
+    guest: Guest,
     host: Arc<dyn Host>,
     done: u64,
 }
@@ -109,8 +111,8 @@ impl WorkerPool {
             let slot = pool.slot().await?;
             let worker = self.worker().await?;
             let left = budget.saturating_sub(begun.elapsed());
-            let mut busy = Busy { pool, worker: Some(worker), until: Instant::now() + left, _slot: slot };
-            busy.handle(task, left).await
+            let busy = Busy { pool, until: Some(Instant::now() + left), _slot: slot };
+            busy.handle(worker, task, left).await
         };
         tokio::select! {
             biased;
@@ -132,10 +134,18 @@ impl WorkerPool {
     }
 
     async fn make(&self) -> Result<Worker, LoadError> {
-        let host = (self.0.hosts)();
-        let instance = self.0.linked.instantiate(Arc::clone(&host)).await?;
+        let (host, linked, whereabouts) = ((self.0.hosts)(), self.0.linked.clone(), Whereabouts::new());
+        let (own, there) = (Arc::clone(&host), whereabouts.clone());
+        let making = async move {
+            let made = Guest::make(&linked, own, there.clone(), std::future::pending()).await;
+            there.ends(false);
+            made
+        };
+        let made = Call::new(making, whereabouts, self.0.apart()).await;
+        let gone = || LoadError::new(Step::Instantiate, "the runtime that guests run on is shutting down");
+        let guest = made.ok_or_else(gone)??;
         self.0.made.fetch_add(1, Ordering::Relaxed);
-        Ok(Worker { instance, host, done: 0 })
+        Ok(Worker { guest, host, done: 0 })
     }
 
     async fn worker(&self) -> Result<Worker, WorkError> {
@@ -200,6 +210,11 @@ impl Inner {
         self.idle.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Where guests run that compute.
+    fn apart(&self) -> Option<Handle> {
+        self.linked.component().engine().0.runtime.clone()
+    }
+
     fn ended(&self, failed: bool) {
         self.outcomes.send_modify(|outcomes| outcomes.count(failed));
     }
@@ -243,11 +258,11 @@ impl Drop for InFlight<'_> {
     }
 }
 
-/// An instance at work. If it is dropped before the task has ended, the guest is stopped.
+/// A task that an instance is at. If it is dropped before the task has ended, the guest is stopped.
 struct Busy<'a> {
     pool: &'a Inner,
-    worker: Option<Worker>,
-    until: Instant,
+    /// When its time is up; none once it has been counted.
+    until: Option<Instant>,
     _slot: OwnedSemaphorePermit,
 }
 
@@ -256,26 +271,33 @@ struct Busy<'a> {
 const NEARLY: Duration = Duration::from_millis(50);
 
 impl Busy<'_> {
-    async fn handle(&mut self, task: Task, budget: Duration) -> Result<Bytes, WorkError> {
-        let Some(worker) = &self.worker else { return Err(WorkError::Overloaded) };
+    async fn handle(mut self, mut worker: Worker, task: Task, budget: Duration) -> Result<Bytes, WorkError> {
         let limits = self.pool.linked.limits();
         let (own, limit) = (limits.task, limits.message_bytes);
         worker.host.given_task();
-        let result = worker.instance.handle(task, budget.min(own)).await;
-        let too_large = result.as_ref().is_ok_and(|answer| answer.len() as u64 > limit);
-        if result.as_ref().map_or_else(CallFailure::leaves_instance, |_| true)
-            && let Some(mut worker) = self.worker.take()
-        {
+        let whereabouts = worker.guest.whereabouts().clone();
+        let calling = async move {
+            let result = worker.guest.call(Work::Task(task), budget.min(own), std::future::pending()).await;
+            // What a guest that is lost held is free again before anybody hears of it.
+            let kept = result.as_ref().map_or_else(CallFailure::leaves_instance, |_| true).then_some(worker);
+            (kept, result)
+        };
+        let called = Call::new(calling, whereabouts, self.pool.apart()).await;
+        let (kept, result) = called.unwrap_or((None, Err(CallFailure::Stopped)));
+        let result = result.map(|outcome| match outcome {
+            Outcome::Answer(answer) => answer,
+            Outcome::Returned(_) => Vec::new(),
+        });
+        if let Some(mut worker) = kept {
             worker.done += 1;
             let worn = self.pool.options.recycle_after > 0 && worker.done >= self.pool.options.recycle_after;
             if !worn && !self.pool.draining.load(Ordering::SeqCst) {
                 self.pool.idle().push(worker);
             }
         }
-        // Those that have lost their instance are counted when this is dropped.
-        if self.worker.is_none() {
-            self.pool.ended(too_large || result.is_err());
-        }
+        let too_large = result.as_ref().is_ok_and(|answer| answer.len() as u64 > limit);
+        self.until = None;
+        self.pool.ended(too_large || result.is_err());
         match result {
             Ok(_) if too_large => Err(WorkError::TooLarge(limit)),
             Ok(answer) => Ok(answer.into()),
@@ -289,12 +311,12 @@ impl Busy<'_> {
 
 impl Drop for Busy<'_> {
     fn drop(&mut self) {
-        if let Some(worker) = self.worker.take() {
-            // Lost by its own fault, or cut off. Only if the time was up is that the guest's doing.
-            if worker.instance.is_poisoned() || Instant::now() + NEARLY >= self.until {
-                self.pool.ended(true);
-            }
-            worker.instance.stop();
+        let Some(until) = self.until else { return };
+        // Cut off. Only if the time was up is that the guest's doing.
+        if Instant::now() + NEARLY >= until {
+            self.pool.ended(true);
         }
+        // A guest that computes apart gives way at the next epoch: make it now.
+        self.pool.linked.component().engine().0.wasm.increment_epoch();
     }
 }

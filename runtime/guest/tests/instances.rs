@@ -12,7 +12,8 @@ use bellwether_core::callback::{CallFailure, Callback, Cause, DemotionReason, Re
 use bellwether_core::id::Epoch;
 use bellwether_core::member::MembershipChange;
 use bellwether_core::state::Entry;
-use bellwether_guest::{Grants, Host, Limits};
+use bellwether_guest::{Engine, EngineOptions, Grants, Host, Limits};
+use bellwether_tests::guests::guest_bytes;
 use support::{PATIENCE, Script, config, instance, limited, member, probe};
 
 const TICK: Callback = Callback::Tick;
@@ -178,7 +179,12 @@ async fn calls_are_made_one_at_a_time_and_in_order() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
 async fn a_busy_guest_gives_way_to_others_on_the_same_thread() {
-    let (guest, script) = instance(&[("on-tick", "loop")]).await;
+    // One that has no other place to go to.
+    let engine = Engine::new(EngineOptions::default()).expect("an engine");
+    let probe = engine.compile(guest_bytes("probe").into()).await.expect("the probe is well");
+    let linked = probe.link(&Grants::default(), &Limits::default(), config(&[("on-tick", "loop")]));
+    let script = Script::new();
+    let guest = linked.expect("a release").instantiate(Arc::clone(&script) as _).await.expect("an instance");
     let beats = Arc::new(AtomicU64::new(0));
     let late = Arc::new(AtomicU64::new(0));
     let (beating, delayed) = (Arc::clone(&beats), Arc::clone(&late));
@@ -300,7 +306,7 @@ async fn state_is_handed_over() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_the_component_does_not_export_is_refused_in_words() {
-    let bytes = bellwether_tests::guests::guest_bytes("minimal");
+    let bytes = guest_bytes("minimal");
     let minimal = support::engine().compile(bytes.into()).await.expect("a component");
     assert_eq!(minimal.exports(), Default::default());
     let linked = minimal.link(&Grants::default(), &Limits::default(), Default::default()).expect("it needs nothing");

@@ -4,7 +4,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 use bellwether_core::id::{Epoch, NodeId};
@@ -15,6 +15,7 @@ use bellwether_guest::host::{Assignment, ClusterError, Host, HttpError, HttpRequ
 use bellwether_guest::{Component, Engine, EngineOptions, Grants, Instance, Limits, Linked};
 use bytes::Bytes;
 use futures::future::BoxFuture;
+use tokio::runtime::{Builder, Runtime};
 use tokio::sync::{OnceCell, watch};
 
 /// Longer than anything a test waits for, on a machine that is busy with other things.
@@ -211,10 +212,15 @@ impl Host for Script {
     }
 }
 
-/// One engine for all tests of a process.
+/// One engine for all tests of a process. As in a node, guests that compute have a runtime of their own.
 pub fn engine() -> &'static Engine {
-    static ENGINE: std::sync::OnceLock<Engine> = std::sync::OnceLock::new();
-    ENGINE.get_or_init(|| Engine::new(EngineOptions::default()).expect("an engine"))
+    static ENGINE: OnceLock<(Engine, Runtime)> = OnceLock::new();
+    let engine = ENGINE.get_or_init(|| {
+        let guests = Builder::new_multi_thread().worker_threads(2).enable_all().build().expect("a runtime");
+        let options = EngineOptions { runtime: Some(guests.handle().clone()), ..EngineOptions::default() };
+        (Engine::new(options).expect("an engine"), guests)
+    });
+    &engine.0
 }
 
 /// The guest that does as it is told.
