@@ -1,7 +1,7 @@
 //! A compiled component that fits the contract.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 
 use bellwether_core::callback::{Exports, Step};
 
@@ -15,6 +15,16 @@ use crate::link::Linked;
 /// A compiled component, compared with the contract. Cheap to clone.
 #[derive(Clone)]
 pub struct Component(Arc<Inner>);
+
+/// One that lives only as long as somebody has it.
+#[derive(Clone)]
+pub(crate) struct Remembered(Weak<Inner>);
+
+impl Remembered {
+    pub(crate) fn component(&self) -> Option<Component> {
+        self.0.upgrade().map(Component)
+    }
+}
 
 struct Inner {
     engine: Engine,
@@ -84,6 +94,11 @@ impl Component {
             return Err(LoadError::of_problems(Step::Check, "the component needs what it cannot have", &obstacles));
         }
         Linked::new(self, grants, limits, config)
+    }
+
+    /// For whoever wants the same once more.
+    pub(crate) fn remembered(&self) -> Remembered {
+        Remembered(Arc::downgrade(&self.0))
     }
 
     pub(crate) fn wasm(&self) -> &wasmtime::component::Component {

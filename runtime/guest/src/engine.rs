@@ -1,9 +1,10 @@
 //! The engine that compiles and runs guests; one a process.
 
+use std::collections::HashMap;
 use std::io::PipeReader;
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use bellwether_core::callback::Step;
@@ -14,7 +15,7 @@ use tokio::sync::{Semaphore, oneshot};
 
 use crate::cache::Cache;
 use crate::compiler::{self, Program};
-use crate::component::Component;
+use crate::component::{Component, Remembered};
 use crate::contract::Contract;
 use crate::error::{EngineError, LoadError, one_line};
 use crate::format;
@@ -55,6 +56,8 @@ pub(crate) struct Inner {
     /// One compilation at a time: it takes a whole core, and is never urgent.
     compiling: Arc<Semaphore>,
     compiled: AtomicU64,
+    /// What somebody has, by digest: a component that many groups run is in memory once.
+    loaded: Mutex<HashMap<String, Remembered>>,
 }
 
 impl std::fmt::Debug for Engine {
@@ -93,6 +96,7 @@ impl Engine {
             compiler: options.compiler,
             compiling: Arc::new(Semaphore::new(1)),
             compiled: AtomicU64::new(0),
+            loaded: Mutex::default(),
         })))
     }
 
@@ -133,8 +137,25 @@ impl Engine {
     }
 
     fn compiled_before(&self, digest: &str, size: usize) -> Option<Result<Component, LoadError>> {
+        let loaded = self.0.loaded.lock().unwrap_or_else(PoisonError::into_inner).get(digest).cloned();
+        if let Some(component) = loaded.and_then(|remembered| remembered.component()) {
+            return Some(Ok(component));
+        }
         let cached = self.0.cache.as_ref()?.get(&self.0.wasm, digest)?;
-        Some(Component::new(self, cached, digest, size))
+        Some(self.component(cached, digest, size))
+    }
+
+    fn component(
+        &self,
+        wasm: wasmtime::component::Component,
+        digest: &str,
+        size: usize,
+    ) -> Result<Component, LoadError> {
+        let component = Component::new(self, wasm, digest, size)?;
+        let mut loaded = self.0.loaded.lock().unwrap_or_else(PoisonError::into_inner);
+        loaded.retain(|_, remembered| remembered.component().is_some());
+        loaded.insert(digest.to_owned(), component.remembered());
+        Ok(component)
     }
 
     fn compile_now(&self, bytes: &[u8], digest: &str, wanted: &PipeReader) -> Result<Component, LoadError> {
@@ -158,7 +179,7 @@ impl Engine {
         {
             tracing::warn!(%error, "the compiled component could not be kept; it is compiled again after a restart");
         }
-        Component::new(self, wasm, digest, bytes.len())
+        self.component(wasm, digest, bytes.len())
     }
 }
 

@@ -208,6 +208,22 @@ async fn a_second_engine_compiles_nothing() {
 }
 
 #[tokio::test]
+async fn a_component_that_somebody_has_is_not_loaded_once_more() {
+    // Not even from a cache: there is none.
+    let engine = Engine::new(EngineOptions::default()).expect("an engine");
+    let compile = async || engine.compile(guest_bytes("minimal").into()).await.expect("a component");
+    let first = compile().await;
+    let second = compile().await;
+    assert_eq!(engine.compiled(), 1);
+    drop(first);
+    drop(compile().await);
+    assert_eq!(engine.compiled(), 1, "one is still there");
+    drop(second);
+    compile().await;
+    assert_eq!(engine.compiled(), 2);
+}
+
+#[tokio::test]
 async fn the_cache_stays_within_its_bound() {
     let folder = tempfile::tempdir().expect("a folder");
     let engine = cached(folder.path(), 1);
