@@ -394,7 +394,7 @@ impl Registry {
         };
         view.listing = false;
         let mut names = match result {
-            Ok(Reply::Children(names)) => names,
+            Ok(Reply::Children { names, .. }) => names,
             result => {
                 view.reading.clear();
                 view.stale = true;
