@@ -49,6 +49,7 @@ suite! {
     crate::data::transaction_ids_only_grow => transaction_ids_only_grow,
     crate::data::order_of_submission => order_of_submission,
     crate::data::several_at_once => several_at_once,
+    crate::data::changes_of_children_are_counted => changes_of_children_are_counted,
     crate::data::sync_then_list => sync_then_list,
     crate::watches::fire_once => watches_fire_once,
     crate::watches::fire_for_what_they_watch => watches_fire_for_what_they_watch,

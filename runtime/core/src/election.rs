@@ -471,12 +471,12 @@ impl Election {
                 }
             }
             Purpose::Survey { round } if round == self.round => match result {
-                Ok(Reply::Children(names)) => self.surveyed(cx, &names),
+                Ok(Reply::Children { names, .. }) => self.surveyed(cx, &names),
                 result => self.unclear(cx, &result),
             },
             Purpose::Inspect { round, name } if round == self.round => self.inspected(cx, &name, result),
             Purpose::Place { round } if round == self.round => match result {
-                Ok(Reply::Children(names)) => self.place(cx, &self.sort(&names)),
+                Ok(Reply::Children { names, .. }) => self.place(cx, &self.sort(&names)),
                 result => self.unclear(cx, &result),
             },
             Purpose::Rank { round, name } if round == self.round => self.ranked(cx, name, result),

@@ -6,12 +6,16 @@ use std::time::Duration;
 
 use crate::candidate::{COUNTER_END, counter_warning, parse_counter};
 use crate::command::Notice;
-use crate::config::Paths;
+use crate::config::{Paths, Safeguard};
 use crate::id::{GroupName, NodeId, SessionId, Tag};
 use crate::link::{self, Cx, Owner};
 use crate::member::{Member, MembershipChange};
-use crate::request::{CreateMode, Reply, Request, RequestError};
+use crate::request::{CreateMode, Reply, Request, RequestError, Stat};
 use crate::time::Moment;
+
+mod parent;
+
+use parent::Parent;
 
 /// What a request of the registry was for.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -26,8 +30,8 @@ pub(crate) enum Purpose {
     Tidy,
     /// The list of the members, with a watch.
     List { round: u64 },
-    /// Which one the list's parent is: made again, it begins to count from zero, and its children's names mean others.
-    Identify { round: u64 },
+    /// Whoever should have joined, by its name, and then their parent.
+    Guess { round: u64, name: String },
     /// Members that were not known.
     Read { round: u64, names: Vec<String> },
 }
@@ -64,18 +68,19 @@ struct View {
     /// The watch fired, or something was unsure: list again.
     stale: bool,
     retry_at: Moment,
+    /// The name that was guessed, until it is read or the list is there.
+    guessed: Option<String>,
     /// Names that are being read.
     reading: BTreeSet<String>,
     /// Every znode of the last list that holds a member.
     known: BTreeMap<String, Registration>,
     /// Names whose znodes hold no member; not read again.
     foreign: BTreeSet<String>,
-    /// The highest counter among the names of all lists so far.
-    highest: Option<i64>,
-    /// The transaction that made the parent of those names.
-    parent: Option<i64>,
-    /// Whether it may have been made again unnoticed: there was no connection for a while.
-    identify: bool,
+    /// The parent of those names as it was when it had them.
+    parent: Option<Parent>,
+    /// Whether they are all that it had, once what is being read is there: not so when a list or a read has failed, or may have been
+    /// missed.
+    whole: bool,
 }
 
 impl View {
@@ -83,8 +88,26 @@ impl View {
     fn forget_names(&mut self) {
         self.known.clear();
         self.foreign.clear();
-        self.highest = None;
         self.parent = None;
+        self.whole = false;
+    }
+
+    /// The name that the next member will have, if that can be told.
+    fn next_name(&self) -> Option<String> {
+        let next = self.parent.filter(|_| self.whole)?.counter().map(name_of)?;
+        (!self.known.contains_key(&next) && !self.foreign.contains(&next)).then_some(next)
+    }
+
+    fn keep(&mut self, name: String, data: &[u8], stat: &Stat) {
+        match serde_json::from_slice::<Member>(data) {
+            Ok(member) => {
+                let (member, made) = (Arc::new(member), stat.czxid);
+                self.known.insert(name, Registration { member, made, owner: stat.owner });
+            }
+            Err(_) => {
+                self.foreign.insert(name);
+            }
+        }
     }
 }
 
@@ -159,7 +182,6 @@ impl Registry {
             known: view.known,
             parent: view.parent,
             stale: true,
-            identify: true,
             ..View::default()
         });
         self.round += 1;
@@ -178,10 +200,10 @@ impl Registry {
                 cx.forget(tag);
             }
             view.listing = false;
+            view.guessed = None;
             view.reading.clear();
             view.stale = true;
-            view.identify = true;
-            view.highest = None;
+            view.whole = false;
         }
     }
 
@@ -203,7 +225,7 @@ impl Registry {
             }
         }
         if watch && self.view.is_none() {
-            self.view = Some(View { stale: true, identify: true, ..View::default() });
+            self.view = Some(View { stale: true, ..View::default() });
         }
         if !cx.link.ready() {
             return;
@@ -232,21 +254,18 @@ impl Registry {
         {
             view.stale = false;
             view.listing = true;
-            // Most often somebody has joined, and the counter tells the name: so the member comes together with the list.
-            let next = view.highest.filter(|highest| highest + 1 < COUNTER_END).map(|highest| name_of(highest + 1));
-            view.reading.extend(next.clone());
             if let Some(tag) = view.watch.take() {
                 cx.forget(tag);
             }
-            if std::mem::take(&mut view.identify) {
-                let request = Request::Get { path: self.path.clone(), watch: false };
-                self.ask(cx, Purpose::Identify { round: self.round }, request);
+            // Most often somebody has joined, and the counter tells the name: long before a long list is there, this may say all that it
+            // would. The member before the parent, for servers read one after the other: what happens in between, the parent counts.
+            view.guessed = view.next_name();
+            if let Some(name) = view.guessed.clone() {
+                let request = Request::GetAll { paths: vec![self.at(&name), self.path.clone()] };
+                self.ask(cx, Purpose::Guess { round: self.round, name }, request);
             }
             let request = Request::List { path: self.path.clone(), watch: true };
             self.ask(cx, Purpose::List { round: self.round }, request);
-            if let Some(name) = next {
-                self.ask_for(cx, vec![name]);
-            }
         }
     }
 
@@ -331,17 +350,8 @@ impl Registry {
                     self.own = Own::Absent { retry_at: cx.now };
                 }
             }
-            Purpose::Identify { round } => {
-                if let (Some(view), Ok(Reply::Data { stat, .. })) = (&mut self.view, &result)
-                    && round == self.round
-                {
-                    // Nobody writes to it, so that this is the transaction that made it.
-                    if view.parent.is_some_and(|parent| parent != stat.mzxid) {
-                        view.forget_names();
-                    }
-                    view.parent = Some(stat.mzxid);
-                }
-            }
+            Purpose::Guess { round, name } if round == self.round => self.guessed(cx, name, result),
+            Purpose::Guess { .. } => {}
             Purpose::List { round } if round == self.round => return self.listed(cx, tag, result),
             Purpose::List { .. } => cx.forget(tag),
             Purpose::Read { round, names } if round == self.round => self.read(cx, names, result),
@@ -393,33 +403,39 @@ impl Registry {
             return Outcome::Nothing;
         };
         view.listing = false;
-        let mut names = match result {
-            Ok(Reply::Children(names)) => names,
+        view.guessed = None;
+        let (mut names, stat) = match result {
+            Ok(Reply::Children { names, stat }) => (names, stat),
             result => {
-                view.reading.clear();
+                view.whole = false;
                 view.stale = true;
                 view.retry_at = retry_at;
                 if result != Err(RequestError::NoNode) {
                     return Outcome::Nothing;
                 }
                 view.forget_names();
-                view.identify = true;
                 return Outcome::ParentsGone;
             }
         };
         self.attempts = 0;
         view.watch = Some(tag);
+        let parent = Parent::of(&stat);
+        let still = view.whole && view.parent.is_some_and(|then| parent.is_still(then));
+        if view.parent.is_some_and(|then| then.czxid != parent.czxid) {
+            view.forget_names();
+        }
+        view.parent = Some(parent);
+        view.whole = true;
+        if still {
+            self.complete(cx);
+            return Outcome::Nothing;
+        }
         names.retain(|name| seq_of(name).is_some());
         names.sort_unstable();
-        view.highest = view.highest.max(names.iter().filter_map(|name| seq_of(name)).max());
         let present = |name: &String| names.binary_search(name).is_ok();
         view.known.retain(|name, _| present(name) && !is_reused(name));
         view.foreign.retain(|name| present(name) && !is_reused(name));
-        // That of the name which was guessed. Who is not in the list joined later, and is read with the next one.
-        view.reading.retain(present);
-        names.retain(|name| {
-            !view.known.contains_key(name) && !view.foreign.contains(name) && !view.reading.contains(name)
-        });
+        names.retain(|name| !view.known.contains_key(name) && !view.foreign.contains(name));
         view.reading.extend(names.iter().cloned());
         for names in names.chunks(AT_ONCE) {
             self.ask_for(cx, names.to_vec());
@@ -440,19 +456,13 @@ impl Registry {
             Ok(Reply::Found(mut found)) if found.len() == asked => {
                 for (at, name) in wanted {
                     // None: it came and went in between.
-                    let Some((data, stat)) = found[at].take() else { continue };
-                    match serde_json::from_slice::<Member>(&data) {
-                        Ok(member) => {
-                            let (member, made) = (Arc::new(member), stat.czxid);
-                            view.known.insert(name, Registration { member, made, owner: stat.owner });
-                        }
-                        Err(_) => {
-                            view.foreign.insert(name);
-                        }
+                    if let Some((data, stat)) = found[at].take() {
+                        view.keep(name, &data, &stat);
                     }
                 }
             }
             _ => {
+                view.whole = false;
                 view.stale = true;
                 self.attempts += 1;
                 view.retry_at = cx.now + cx.rng.backoff(RETRY, RETRY_MAX, self.attempts);
@@ -461,12 +471,50 @@ impl Registry {
         self.complete(cx);
     }
 
-    /// When everything is read, there is a new view; and what should not be there is taken away.
-    fn complete(&mut self, cx: &mut Cx<'_>) {
-        let Some(view) = &self.view else { return };
-        if view.listing || !view.reading.is_empty() {
+    /// Takes what was found under the name that was guessed. If nothing has happened to the parent since the last view but that this member
+    /// has joined, then that view and this member are what is; in every other case the list says more.
+    fn guessed(&mut self, cx: &mut Cx<'_>, name: String, result: Result<Reply, RequestError>) {
+        let Some(view) = &mut self.view else { return };
+        if view.guessed.take_if(|guessed| *guessed == name).is_none() {
             return;
         }
+        let Ok(Reply::Found(found)) = result else { return };
+        let Ok([Some((data, stat)), Some((_, parent))]) = <[_; 2]>::try_from(found) else { return };
+        let (Some(then), now) = (view.parent, Parent::of(&parent)) else { return };
+        if now.czxid != then.czxid {
+            return;
+        }
+        view.keep(name.clone(), &data, &stat);
+        if now.is_one_more_than(then) || !cx.link.safeguards.hold(Safeguard::OneJoin) {
+            view.parent = Some(now);
+            self.joined(cx, &name);
+        }
+    }
+
+    /// One has joined, and nothing else has happened.
+    fn joined(&mut self, cx: &mut Cx<'_>, name: &str) {
+        let Some(new) = self.view.as_ref().and_then(|view| view.known.get(name)) else { return };
+        // Put where it belongs: sorting all anew would take as long as a list. Whoever stood before, or is a ghost, takes the long way.
+        if let Some(members) = &mut self.members
+            && new.owner != cx.link.session()
+            && let Err(place) = members.binary_search_by(|member| member.member.id.cmp(&new.member.id))
+        {
+            Arc::make_mut(members).insert(place, new.clone());
+        } else {
+            self.tell(cx);
+        }
+    }
+
+    /// When everything is read, there is a new view; and what should not be there is taken away.
+    fn complete(&mut self, cx: &mut Cx<'_>) {
+        if self.view.as_ref().is_some_and(|view| view.whole && !view.listing && view.reading.is_empty()) {
+            self.tell(cx);
+        }
+    }
+
+    /// What is known is the view.
+    fn tell(&mut self, cx: &mut Cx<'_>) {
+        let Some(view) = &self.view else { return };
         let mut ghosts = Vec::new();
         let mine = cx.link.session();
         let own = match &self.own {
@@ -550,6 +598,10 @@ pub(crate) fn difference(told: &Members, now: &Members, version: u64) -> Option<
     let mut change = MembershipChange { version, ..MembershipChange::default() };
     let mut told = told.iter().peekable();
     for registration in now {
+        // Of many, most are the same, and then nothing of them need be looked at.
+        if told.next_if(|before| Arc::ptr_eq(&before.member, &registration.member)).is_some() {
+            continue;
+        }
         let id = &registration.member.id;
         change.left.extend(std::iter::from_fn(|| told.next_if(|before| before.member.id < *id)).map(Registration::id));
         match told.next_if(|before| before.member.id == *id) {

@@ -118,6 +118,11 @@ pub struct Stat {
     pub version: i32,
     /// The session that it lives and dies with; none if it is persistent.
     pub owner: Option<SessionId>,
+    /// How many children it has.
+    pub children: i32,
+    /// How often children were made and deleted, both counted. It wraps. Servers keep the number `made` of those that were made, which names
+    /// the next sequential one, and tell `2 made - children`; so once `made` has come to its end, a child that is made takes one away.
+    pub cversion: i32,
 }
 
 /// The answer to a [`Request`] that succeeded.
@@ -141,8 +146,13 @@ pub enum Reply {
     },
     /// What each of several znodes holds, in the order of their paths; `None` for one that does not exist.
     Found(Vec<Option<(Arc<[u8]>, Stat)>>),
-    /// The children's names, in no order.
-    Children(Vec<String>),
+    /// What a znode's list holds.
+    Children {
+        /// The children's names, in no order.
+        names: Vec<String>,
+        /// The stat of the znode as it had them.
+        stat: Stat,
+    },
     /// The server has caught up.
     Synced,
     /// All operations were done. For each, in order, the stat that a `Set` left; `None` for the others (a create's stat in

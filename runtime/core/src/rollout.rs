@@ -98,7 +98,8 @@ pub(crate) struct Rollouts {
     known: Option<Known>,
     found: Found,
     mzxid: i64,
-    version: i32,
+    /// The transaction that made the document's znode.
+    czxid: i64,
     watch: Option<Tag>,
     reading: bool,
     stale: bool,
@@ -134,7 +135,7 @@ impl Rollouts {
             known: None,
             found: Found::Nothing,
             mzxid: 0,
-            version: -1,
+            czxid: 0,
             watch: None,
             reading: false,
             stale: true,
@@ -282,17 +283,16 @@ impl Rollouts {
                 self.watch = Some(tag);
                 // A server that lags behind answers with what was; its watch tells when it has caught up.
                 if stat.mzxid >= self.mzxid {
-                    if stat.mzxid > self.mzxid && stat.version <= self.version {
+                    if stat.czxid != self.czxid {
                         // Made anew: our report may have been lost as well.
                         self.reporter.unsure();
                     }
-                    (self.mzxid, self.version) = (stat.mzxid, stat.version);
+                    (self.mzxid, self.czxid) = (stat.mzxid, stat.czxid);
                     self.take(cx, Document::parse(&data), stat);
                 }
             }
             Err(RequestError::NoNode) => {
                 self.found = Found::Nothing;
-                self.version = i32::MAX;
                 self.make(cx, &self.path);
                 self.read_later(cx);
             }

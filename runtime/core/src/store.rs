@@ -436,7 +436,7 @@ impl Store {
                 self.observed.listing = false;
                 if let Err(error) = &result {
                     self.look_again(cx, error);
-                } else if let Ok(Reply::Children(names)) = result {
+                } else if let Ok(Reply::Children { names, .. }) = result {
                     self.observed.list = Some(tag);
                     let there: BTreeSet<String> = names.iter().filter_map(|name| decode(name)).collect();
                     let came: Vec<(InstanceId, String)> = self
@@ -539,7 +539,7 @@ enum Next {
 /// What an answer means for a question.
 fn next(question: &Question, result: Result<Reply, RequestError>) -> Next {
     let answer = match (&question.op, question.step, result) {
-        (StateOp::List(prefix), _, Ok(Reply::Children(names))) => {
+        (StateOp::List(prefix), _, Ok(Reply::Children { names, .. })) => {
             let mut keys: Vec<String> =
                 names.iter().filter_map(|name| decode(name)).filter(|key| key.starts_with(prefix.as_str())).collect();
             keys.sort_unstable();

@@ -132,10 +132,10 @@ fn a_new_leader_reads_the_members_at_once_and_a_newcomer_with_the_list() {
     assert_eq!(reads(&world), [256, 44]);
     assert_eq!(world.status("g").members.unwrap().len(), 300);
     world.log.clear();
-    world.add_member_as("g", "w1300", "m_0000001300");
+    world.add_member("g", "w1300");
     world.members_changed("g");
     let asked = requests(&world);
-    assert!(matches!(asked[0], Request::List { watch: true, .. }), "{asked:#?}");
-    assert_eq!(reads(&world), [1], "its name was guessed: {asked:#?}");
+    assert!(matches!(asked[1], Request::List { watch: true, .. }), "{asked:#?}");
+    assert_eq!(reads(&world), [2], "its name was guessed, and read with the parent: {asked:#?}");
     assert_eq!(world.status("g").members.unwrap().len(), 301);
 }

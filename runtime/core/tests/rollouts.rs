@@ -108,6 +108,26 @@ fn a_node_that_starts_runs_what_is_deployed() {
 }
 
 #[test]
+fn a_report_is_made_again_when_the_document_is_another_one_however_often_that_was_written() {
+    let mut world = World::stopped(&["g"]);
+    let deployed = Document::default().deploy(wanted("one"), policy(), "ada".into(), 1).unwrap();
+    let document = deployed.end(&Default::default()).encode();
+    for path in ["/bw", "/bw/g", "/bw/g/running"] {
+        world.put(path, Vec::new());
+    }
+    world.put(RELEASE, document.clone());
+    world.pass(Duration::from_secs(3));
+    assert!(report(&world, "a").is_some());
+    for path in [RELEASE, "/bw/g/running/a"] {
+        world.delete(path);
+    }
+    world.put(RELEASE, Vec::new());
+    world.put(RELEASE, document);
+    world.pass(Duration::from_secs(3));
+    assert!(report(&world, "a").unwrap().settled(Some(1)));
+}
+
+#[test]
 fn a_rollout_of_one_node_goes_through_its_probation_and_ends() {
     let mut world = World::leading(&["g"]);
     assert!(ask(&mut world, deploy("one")).is_ok());

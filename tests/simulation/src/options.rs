@@ -17,7 +17,7 @@ pub enum Missing {
 
 impl Missing {
     /// Every safeguard that there is, by the name that the command line has for it.
-    pub const ALL: [(&'static str, Self); 8] = [
+    pub const ALL: [(&'static str, Self); 9] = [
         ("proof", Self::Core(Safeguard::Proof)),
         ("lease", Self::Core(Safeguard::Lease)),
         ("told", Self::Core(Safeguard::Told)),
@@ -25,6 +25,7 @@ impl Missing {
         ("suffix-order", Self::Core(Safeguard::SuffixOrder)),
         ("admission", Self::Core(Safeguard::Admission)),
         ("waves", Self::Core(Safeguard::Waves)),
+        ("one-join", Self::Core(Safeguard::OneJoin)),
         ("worker-fence", Self::WorkerFence),
     ];
 }

@@ -78,3 +78,9 @@ fn without_admission_a_node_prepares_what_is_not_for_it() {
 fn without_waiting_for_waves_more_change_at_once_than_may() {
     caught_in_rollouts(Missing::Core(Safeguard::Waves), None, 20, &["rollout_waves"]);
 }
+
+/// A view of the members that was never there stays, since the list that follows is taken for the same.
+#[test]
+fn without_looking_what_else_has_happened_a_join_hides_another_change() {
+    caught(Missing::Core(Safeguard::OneJoin), None, 1000, &["members_at_rest"]);
+}

@@ -138,7 +138,9 @@ impl Server {
             }
             Request::List { path, .. } => {
                 allow(&self.denied, path)?;
-                Ok(Reply::Children(self.tree.get(path)?.children.iter().map(|name| name.to_string()).collect()))
+                let node = self.tree.get(path)?;
+                let names = node.children.iter().map(|name| name.to_string()).collect();
+                Ok(Reply::Children { names, stat: node.stat() })
             }
             Request::Sync { .. } => Ok(Reply::Synced),
             _ => Err(RequestError::Refused("this is a snapshot: it cannot be written to".to_owned())),

@@ -113,10 +113,14 @@ async fn perform(
             Answer { reply, watch: Some(Lookout::Own(watcher, taken)), owner: None }
         }
         Request::GetAll { paths } => get_all(client, &paths).await?.into(),
-        Request::List { path, watch: false } => Reply::Children(client.list_children(&path).await?).into(),
+        Request::List { path, watch: false } => {
+            let (names, found) = client.get_children(&path).await?;
+            Reply::Children { names, stat: stat(&found) }.into()
+        }
         Request::List { path, watch: true } => {
-            let (children, watcher) = client.list_and_watch_children(&path).await?;
-            Answer { reply: Reply::Children(children), watch: Some(Lookout::Own(watcher, taken)), owner: None }
+            let (names, found, watcher) = client.get_and_watch_children(&path).await?;
+            let reply = Reply::Children { names, stat: stat(&found) };
+            Answer { reply, watch: Some(Lookout::Own(watcher, taken)), owner: None }
         }
         Request::Sync { path } => {
             client.sync(&path).await?;
@@ -227,7 +231,14 @@ impl From<ClientError> for Failure {
 
 fn stat(stat: &zookeeper_client::Stat) -> Stat {
     let owner = (stat.ephemeral_owner != 0).then_some(SessionId(stat.ephemeral_owner));
-    Stat { czxid: stat.czxid, mzxid: stat.mzxid, version: stat.version, owner }
+    Stat {
+        czxid: stat.czxid,
+        mzxid: stat.mzxid,
+        version: stat.version,
+        owner,
+        children: stat.num_children,
+        cversion: stat.cversion,
+    }
 }
 
 /// Every error that does not prove that nothing was done means: unknown.

@@ -285,10 +285,18 @@ impl Client {
 
     pub async fn list(&mut self, path: &str) -> Result<Vec<String>> {
         match self.ok(list(path, false)).await? {
-            Reply::Children(mut names) => {
+            Reply::Children { mut names, .. } => {
                 names.sort();
                 Ok(names)
             }
+            other => bail!("not children: {other:?}"),
+        }
+    }
+
+    /// A znode's stat, as its list has it.
+    pub async fn stat(&mut self, path: &str) -> Result<Stat> {
+        match self.ok(list(path, false)).await? {
+            Reply::Children { stat, .. } => Ok(stat),
             other => bail!("not children: {other:?}"),
         }
     }

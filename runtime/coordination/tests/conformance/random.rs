@@ -123,7 +123,8 @@ impl Player {
     fn stat(&self, seen: &mut Seen, stat: Stat) -> String {
         seen.zxids.push(stat.mzxid);
         let owner = stat.owner.map(|owner| self.sessions.iter().position(|session| *session == owner));
-        format!("version {} owner {owner:?}", stat.version)
+        let Stat { version, children, cversion, .. } = stat;
+        format!("version {version} owner {owner:?} children {children} cversion {cversion}")
     }
 
     fn see(&self, seen: &mut Seen, answer: Result<Reply, RequestError>) {
@@ -140,9 +141,9 @@ impl Player {
                 let stats = stats.into_iter().map(|stat| stat.map(|stat| self.stat(seen, stat)));
                 format!("{:?}", stats.collect::<Vec<_>>())
             }
-            Ok(Reply::Children(mut names)) => {
+            Ok(Reply::Children { mut names, stat }) => {
                 names.sort();
-                format!("{names:?}")
+                format!("{names:?} {}", self.stat(seen, stat))
             }
             Ok(other) => format!("{other:?}"),
             Err(error) => wordless(&error),

@@ -119,7 +119,7 @@ pub async fn forget(bed: Bed) -> Result<()> {
     client.forget(early);
     client.forget(early);
     client.forget(kept);
-    ensure!(matches!(client.answer(early).await?, Ok(Reply::Children(_))));
+    ensure!(matches!(client.answer(early).await?, Ok(Reply::Children { .. })));
     client.create("/a/b", b"").await?;
     client.not_fired(&[early]).await?;
     // The znode can be watched again.

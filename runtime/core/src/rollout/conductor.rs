@@ -184,7 +184,7 @@ impl Rollouts {
         let Some(conductor) = &mut self.conductor else { return };
         conductor.listing = false;
         let names = match result {
-            Ok(Reply::Children(names)) => names,
+            Ok(Reply::Children { names, .. }) => names,
             // Nobody ever reported.
             Err(RequestError::NoNode) => Vec::new(),
             _ => return,

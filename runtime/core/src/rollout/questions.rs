@@ -192,13 +192,13 @@ impl Rollouts {
                     question.reply.leader = Some(leader.id);
                 }
             }
-            (Part::Running, Ok(Reply::Children(names))) => {
+            (Part::Running, Ok(Reply::Children { names, .. })) => {
                 let nodes: BTreeSet<NodeId> = names.iter().filter_map(|name| NodeId::new(name).ok()).collect();
                 reads.extend(
                     nodes.into_iter().map(|node| (Part::Report(node.clone()), format!("{}/{node}", self.running))),
                 );
             }
-            (Part::Members, Ok(Reply::Children(names))) => {
+            (Part::Members, Ok(Reply::Children { names, .. })) => {
                 reads.extend(names.iter().map(|name| (Part::Member, format!("{}/{name}", self.registry))));
             }
             (Part::Report(node), Ok(Reply::Data { data, .. })) => {

@@ -33,6 +33,10 @@ pub fn well(callback: &Callback) -> Result<Returned, CallFailure> {
     })
 }
 
+fn members_of(group: &str) -> String {
+    format!("/bw/{group}/service_registry")
+}
+
 /// A node `a` with session timeout 6 s and tickTime 2 s, and its surroundings.
 pub struct World {
     pub node: Node,
@@ -46,6 +50,11 @@ pub struct World {
     pub deny_in: &'static str,
     /// Requests that the server refuses for no good reason.
     pub broken: fn(&Request) -> bool,
+    /// What happens at the server just before it takes a request.
+    pub before: fn(&mut World, &Request),
+    /// Requests whose answers are kept back.
+    pub slow: fn(&Request) -> bool,
+    kept_back: Vec<Event>,
     /// The server's counters of sequential names have come to their end.
     pub counted_out: bool,
     /// Sources of releases that cannot be prepared.
@@ -110,6 +119,9 @@ impl World {
             denied: "",
             deny_in: "",
             broken: |_| false,
+            before: |_, _| {},
+            slow: |_| false,
+            kept_back: Vec::new(),
             counted_out: false,
             unfit: |_| false,
             tree: BTreeMap::new(),
@@ -133,6 +145,12 @@ impl World {
             self.insert(path.to_owned(), data.into(), owner).unwrap();
         }
         self.take_all();
+    }
+
+    /// As an operator would; nobody is told.
+    pub fn delete(&mut self, path: &str) {
+        self.zxid += 1;
+        self.remove(path).unwrap();
     }
 
     /// Lets time pass, a step at a time.
@@ -165,20 +183,54 @@ impl World {
     }
 
     /// Another node registers.
-    pub fn add_member(&mut self, group: &str, id: &str) {
-        self.add_member_as(group, id, &format!("m_{:010}", self.zxid));
+    pub fn add_member(&mut self, group: &str, id: &str) -> String {
+        let stat = self.tree[&members_of(group)].stat;
+        let counter = stat.cversion.wrapping_add(stat.children).cast_unsigned() / 2;
+        let name = format!("m_{counter:010}");
+        self.add_member_as(group, id, &name);
+        name
     }
 
     /// It does under this name.
     pub fn add_member_as(&mut self, group: &str, id: &str, name: &str) {
-        let data = format!("{{\"id\":\"{id}\",\"address\":\"h:1\"}}").into_bytes();
-        let path = format!("/bw/{group}/service_registry/{name}");
-        self.insert(path, data.into(), Some(SessionId(8))).unwrap();
+        self.put_member(group, name, format!("{{\"id\":\"{id}\",\"address\":\"h:1\"}}").into_bytes());
+    }
+
+    /// Somebody puts something where members are.
+    pub fn put_member(&mut self, group: &str, name: &str, data: Vec<u8>) {
+        self.put_member_of(group, name, data, SessionId(8));
+    }
+
+    /// A session does.
+    pub fn put_member_of(&mut self, group: &str, name: &str, data: Vec<u8>, owner: SessionId) {
+        self.zxid += 1;
+        self.insert(format!("{}/{name}", members_of(group)), data.into(), Some(owner)).unwrap();
+    }
+
+    /// A member goes.
+    pub fn remove_member(&mut self, group: &str, name: &str) {
+        self.zxid += 1;
+        self.remove(&format!("{}/{name}", members_of(group))).unwrap();
+    }
+
+    /// So many members are said to have registered so far.
+    pub fn set_members_counter(&mut self, group: &str, made: i32) {
+        let stat = &mut self.tree.get_mut(&members_of(group)).unwrap().stat;
+        stat.cversion = made.wrapping_mul(2).wrapping_sub(stat.children);
+    }
+
+    /// An operator deletes the registry, and makes it again.
+    pub fn make_registry_anew(&mut self, group: &str) {
+        let above = format!("{}/", members_of(group));
+        self.tree.retain(|path, _| !path.starts_with(&above));
+        self.remove(&members_of(group)).unwrap();
+        self.zxid += 1;
+        self.insert(members_of(group), Arc::from([]), None).unwrap();
     }
 
     /// Who watches the list of members is told that it has changed.
     pub fn members_changed(&mut self, group: &str) {
-        let tag = self.watched.remove(&format!("/bw/{group}/service_registry")).unwrap();
+        let tag = self.watched.remove(&members_of(group)).unwrap();
         self.session(SessionEvent::Fired { tag });
     }
 
@@ -192,7 +244,7 @@ impl World {
     pub fn remove_candidate(&mut self, group: &str, name: &str) {
         let prefix = format!("/bw/{group}/election/{name}");
         let path = self.tree.keys().find(|path| path.starts_with(&prefix)).unwrap().clone();
-        self.tree.remove(&path).unwrap();
+        self.remove(&path).unwrap();
         if let Some(tag) = self.watched.remove(&path) {
             self.session(SessionEvent::Fired { tag });
         }
@@ -201,7 +253,7 @@ impl World {
     /// It goes, and comes back under the same name before anybody looks.
     pub fn replace_candidate(&mut self, group: &str, name: &str) {
         let path = format!("/bw/{group}/election/{name}");
-        self.tree.remove(&path).unwrap();
+        self.remove(&path).unwrap();
         self.add_candidate(group, name);
         if let Some(tag) = self.watched.remove(&path) {
             self.session(SessionEvent::Fired { tag });
@@ -210,7 +262,7 @@ impl World {
 
     /// The names of a group's members.
     pub fn members(&self, group: &str) -> Vec<&str> {
-        let prefix = format!("/bw/{group}/service_registry/");
+        let prefix = format!("{}/", members_of(group));
         self.tree.keys().filter_map(|path| path.strip_prefix(&prefix)).collect()
     }
 
@@ -231,7 +283,7 @@ impl World {
         let prefix = format!("/bw/{group}/election/");
         let gone: Vec<String> = self.tree.keys().filter(|path| path.starts_with(&prefix)).cloned().collect();
         for path in gone {
-            self.tree.remove(&path);
+            self.remove(&path);
             if let Some(tag) = self.watched.remove(&path) {
                 self.session(SessionEvent::Fired { tag });
             }
@@ -240,7 +292,7 @@ impl World {
 
     /// As an operator would: the znode above all keys of the state, which has no keys.
     pub fn delete_state(&mut self, group: &str) {
-        self.tree.remove(&format!("/bw/{group}/state")).unwrap();
+        self.remove(&format!("/bw/{group}/state")).unwrap();
     }
 
     pub fn session(&mut self, event: SessionEvent) {
@@ -250,6 +302,13 @@ impl World {
     /// Takes an event and all that follows from it.
     pub fn event(&mut self, event: Event) {
         self.pushed.push_back(event);
+        self.take_all();
+    }
+
+    /// The answers come that were kept back.
+    pub fn let_go(&mut self) {
+        self.slow = |_| false;
+        self.pushed.extend(std::mem::take(&mut self.kept_back));
         self.take_all();
     }
 
@@ -273,8 +332,15 @@ impl World {
                 if let Request::Get { path, watch: true } | Request::List { path, watch: true } = &request {
                     self.watched.insert(path.clone(), tag);
                 }
+                (self.before)(self, &request);
+                let slow = (self.slow)(&request);
                 let result = self.serve(request);
-                Event::Session { generation, event: SessionEvent::Answered { tag, result } }
+                let answer = Event::Session { generation, event: SessionEvent::Answered { tag, result } };
+                if slow {
+                    self.kept_back.push(answer);
+                    return;
+                }
+                answer
             }
             Command::Prepare { group, instance, source } if (self.unfit)(&source) => {
                 let result = Err(PrepareFailure { step: Step::Compile, reason: "unfit".into() });
@@ -319,7 +385,7 @@ impl World {
                 self.create(path.clone(), data, owner)?;
                 Ok(Reply::Created { path })
             }
-            Request::Delete { path, .. } => self.tree.remove(&path).map(|_| Reply::Deleted).ok_or(RequestError::NoNode),
+            Request::Delete { path, .. } => self.remove(&path).map(|_| Reply::Deleted).ok_or(RequestError::NoNode),
             Request::Set { path, data, version } => self.set(&path, data, version).map(Reply::Written),
             Request::Get { path, .. } => {
                 let found = self.tree.get(&path).ok_or(RequestError::NoNode)?;
@@ -330,12 +396,11 @@ impl World {
                 Ok(Reply::Found(found.collect()))
             }
             Request::List { path, .. } => {
-                if !self.tree.contains_key(&path) {
-                    return Err(RequestError::NoNode);
-                }
+                let stat = self.tree.get(&path).ok_or(RequestError::NoNode)?.stat;
                 let prefix = format!("{path}/");
                 let names = self.tree.keys().filter_map(|path| path.strip_prefix(&prefix));
-                Ok(Reply::Children(names.filter(|name| !name.contains('/')).map(String::from).collect()))
+                let names = names.filter(|name| !name.contains('/')).map(String::from).collect();
+                Ok(Reply::Children { names, stat })
             }
             Request::Sync { .. } => Ok(Reply::Synced),
             Request::Multi(ops) => {
@@ -364,7 +429,7 @@ impl World {
             }
             Op::Create { path, data } => self.create(path, data, None).map(|()| None),
             Op::Set { path, data, version } => self.set(&path, data, version).map(Some),
-            Op::Delete { path, .. } => self.tree.remove(&path).map(|_| None).ok_or(RequestError::NoNode),
+            Op::Delete { path, .. } => self.remove(&path).map(|_| None).ok_or(RequestError::NoNode),
         }
     }
 
@@ -381,8 +446,25 @@ impl World {
         if self.tree.contains_key(&path) {
             return Err(RequestError::NodeExists);
         }
-        self.tree.insert(path, Znode { data, stat: Stat { czxid: self.zxid, mzxid: self.zxid, version: 0, owner } });
+        self.count(&path, 1);
+        let stat = Stat { czxid: self.zxid, mzxid: self.zxid, owner, ..Stat::default() };
+        self.tree.insert(path, Znode { data, stat });
         Ok(())
+    }
+
+    fn remove(&mut self, path: &str) -> Option<Znode> {
+        let gone = self.tree.remove(path)?;
+        self.count(path, -1);
+        Some(gone)
+    }
+
+    /// The parent has so many children more.
+    fn count(&mut self, path: &str, more: i32) {
+        let parent = path.rsplit_once('/').and_then(|(parent, _)| self.tree.get_mut(parent));
+        if let Some(Znode { stat, .. }) = parent {
+            stat.children += more;
+            stat.cversion = stat.cversion.wrapping_add(1);
+        }
     }
 
     fn set(&mut self, path: &str, data: Arc<[u8]>, version: Option<i32>) -> Result<Stat, RequestError> {
