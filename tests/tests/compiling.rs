@@ -61,11 +61,12 @@ fn nice(stat: &str) -> Result<i32> {
 /// The names of a node's threads that do not stand back, and of those that do.
 fn threads(node: &Node) -> Result<[Vec<String>; 2]> {
     let mut names = [Vec::new(), Vec::new()];
+    let own = nice(&std::fs::read_to_string("/proc/self/stat")?)?;
     for thread in std::fs::read_dir(format!("/proc/{}/task", node.pid()?))?.flatten() {
         // It may have ended meanwhile.
         let Ok(stat) = std::fs::read_to_string(thread.path().join("stat")) else { continue };
-        let name = std::fs::read_to_string(thread.path().join("comm"))?.trim().to_owned();
-        names[usize::from(nice(&stat)? > 0)].push(name);
+        let Ok(name) = std::fs::read_to_string(thread.path().join("comm")) else { continue };
+        names[usize::from(nice(&stat)? > own)].push(name.trim().to_owned());
     }
     Ok(names)
 }

@@ -187,6 +187,8 @@ fn the_registry_and_the_status_tell_the_same() -> Result<()> {
     }
     let listed = cluster.node(leader).cli(&["members", G])?.ok()?;
     ensure!(workers.iter().all(|worker| listed.contains(&format!("zone=n{worker}-zone"))), "{listed}");
+    let unknown = cluster.node(workers[0]).cli(&["members", G])?;
+    ensure!(unknown.stderr.contains("only the leader knows the members"), "{unknown:?}");
     Ok(())
 }
 

@@ -32,6 +32,12 @@ fn unwritable(error: &serde_json::Error) -> Failure {
     Failure::new(Exit::Failed, "the result cannot be written as JSON").why(error)
 }
 
+/// Tells a person on stderr what the data do not say.
+pub fn note(text: &str) {
+    // If stderr is gone there is nobody left to tell.
+    let _ = io::stderr().lock().write_all(format!("note: {text}\n").as_bytes());
+}
+
 /// Tells a person on stderr why the program ends.
 pub fn report(failure: &Failure, color: bool) {
     let text = layout(failure, color);

@@ -24,6 +24,10 @@ impl Remembered {
     pub(crate) fn component(&self) -> Option<Component> {
         self.0.upgrade().map(Component)
     }
+
+    pub(crate) fn is_there(&self) -> bool {
+        self.0.strong_count() > 0
+    }
 }
 
 struct Inner {

@@ -201,6 +201,13 @@ async fn allowed(granted: &[String], address: SocketAddr, purpose: SocketAddrUse
     }
 }
 
+impl Drop for Ctx {
+    fn drop(&mut self) {
+        // Of a call that was cut off, the last words are still here.
+        self.end();
+    }
+}
+
 /// Counts what an instance has of memory and tables, and refuses more than its limits.
 pub(crate) struct Meter {
     memory_limit: u64,

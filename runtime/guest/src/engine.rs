@@ -107,8 +107,8 @@ impl Engine {
     }
 
     /// Compiles a component, or takes its compiled form from the cache, and compares it with the contract. Dropped before, the program
-    /// that compiles it is killed. All of it has the priority of the thread that this is first polled on, which threads and processes
-    /// inherit: call it from one that stands back (see `nice`) where others are served meanwhile.
+    /// that compiles it is killed. All of it has the priority of the threads that this is polled on, which the threads and processes
+    /// that it starts inherit: call it from one that stands back (see `nice`) where others are served meanwhile.
     ///
     /// # Errors
     /// When the bytes are not a component, or not one that fits the contract; the reason says what to do.
@@ -153,9 +153,14 @@ impl Engine {
     ) -> Result<Component, LoadError> {
         let component = Component::new(self, wasm, digest, size)?;
         let mut loaded = self.0.loaded.lock().unwrap_or_else(PoisonError::into_inner);
-        loaded.retain(|_, remembered| remembered.component().is_some());
-        loaded.insert(digest.to_owned(), component.remembered());
-        Ok(component)
+        // Somebody else may have loaded it meanwhile.
+        let there = loaded.get(digest).and_then(Remembered::component);
+        if there.is_none() {
+            loaded.retain(|_, remembered| remembered.is_there());
+            loaded.insert(digest.to_owned(), component.remembered());
+        }
+        drop(loaded);
+        Ok(there.unwrap_or(component))
     }
 
     fn compile_now(&self, bytes: &[u8], digest: &str, wanted: &PipeReader) -> Result<Component, LoadError> {

@@ -21,18 +21,6 @@ use crate::trap;
 /// lies between the limit and this is refused in words; beyond it the guest is stopped before the host allocates it.
 const HEADROOM: u64 = 1 << 20;
 
-/// What is asked of an instance.
-pub(crate) enum Work {
-    Callback(Callback),
-    Task(Task),
-}
-
-/// What came of it.
-pub(crate) enum Outcome {
-    Returned(Returned),
-    Answer(Vec<u8>),
-}
-
 /// How a bounded call ended early.
 enum Cut {
     Stopped,
@@ -128,21 +116,39 @@ impl Guest {
 
     /// Calls the guest until it returns, `budget` has passed, or `stopped` comes first. If this is dropped before, or fails but for
     /// `Refused`, the guest is of no use any more.
-    pub(crate) async fn call(
+    pub(crate) async fn callback(
         &mut self,
-        work: Work,
+        callback: &Callback,
         budget: Duration,
         stopped: impl Future<Output = ()>,
-    ) -> Result<Outcome, CallFailure> {
+    ) -> Result<Returned, CallFailure> {
         let deadline = begin(&mut self.store, budget);
-        let call = self.exports.call(&mut self.store, &work);
-        let result = bounded(call, deadline, stopped).await;
+        let called = bounded(self.exports.callback(&mut self.store, callback), deadline, stopped).await;
+        let returned = self.ended(called, budget)?;
+        self.within_limits(returned)
+    }
+
+    /// Gives the guest a task. Otherwise as [`Guest::callback`].
+    pub(crate) async fn task(&mut self, task: &Task, budget: Duration) -> Result<Vec<u8>, CallFailure> {
+        let deadline = begin(&mut self.store, budget);
+        let called = self.exports.task(&mut self.store, task);
+        // Whoever cuts it off drops this.
+        let called = bounded(called, deadline, std::future::pending()).await;
+        self.ended(called, budget)
+    }
+
+    /// What has come of a call.
+    fn ended<T>(
+        &mut self,
+        result: Result<wasmtime::Result<Result<T, String>>, Cut>,
+        budget: Duration,
+    ) -> Result<T, CallFailure> {
         self.store.data_mut().end();
-        self.whereabouts.ends(self.store.data().computed);
         let ctx = self.store.data();
+        self.whereabouts.ends(ctx.computed || self.whereabouts.has_been_long());
         let budget_ms = millis(budget);
         match result {
-            Ok(Ok(Ok(outcome))) => self.within_limits(outcome),
+            Ok(Ok(Ok(returned))) => Ok(returned),
             Ok(Ok(Err(text))) => Err(CallFailure::Refused(text)),
             Ok(Err(error)) => {
                 let failure = trap::failure(&error, ctx, budget_ms);
@@ -159,30 +165,30 @@ impl Guest {
     }
 
     /// A snapshot that is too large is refused, so that the guest whose snapshot it is goes on.
-    fn within_limits(&self, outcome: Outcome) -> Result<Outcome, CallFailure> {
+    fn within_limits(&self, returned: Returned) -> Result<Returned, CallFailure> {
         let limit = self.store.data().limits.message_bytes;
-        match &outcome {
-            Outcome::Returned(Returned::Snapshot(state)) if state.len() as u64 > limit => {
-                Err(CallFailure::Refused(format!(
-                    "the snapshot is {}, where `message` under [group.limits] allows {}",
-                    bytes(state.len() as u64),
-                    bytes(limit)
-                )))
-            }
-            _ => Ok(outcome),
+        match &returned {
+            Returned::Snapshot(state) if state.len() as u64 > limit => Err(CallFailure::Refused(format!(
+                "the snapshot is {}, where `message` under [group.limits] allows {}",
+                bytes(state.len() as u64),
+                bytes(limit)
+            ))),
+            _ => Ok(returned),
         }
     }
 }
 
 impl Loaded {
-    async fn call(&self, store: &mut Store<Ctx>, work: &Work) -> wasmtime::Result<Result<Outcome, String>> {
-        let callback = match work {
-            Work::Task(task) => {
-                let Some(worker) = &self.worker else { return absent("worker") };
-                return Ok(worker.call_handle(store, &convert::task(task)).await?.map(Outcome::Answer));
-            }
-            Work::Callback(callback) => callback,
-        };
+    async fn task(&self, store: &mut Store<Ctx>, task: &Task) -> wasmtime::Result<Result<Vec<u8>, String>> {
+        let Some(worker) = &self.worker else { return absent("worker") };
+        worker.call_handle(store, &convert::task(task)).await
+    }
+
+    async fn callback(
+        &self,
+        store: &mut Store<Ctx>,
+        callback: &Callback,
+    ) -> wasmtime::Result<Result<Returned, String>> {
         let result = match callback {
             Callback::Elected { epoch, cause } => {
                 self.lifecycle.call_on_elected(store, convert::leadership(*epoch, *cause)).await?
@@ -202,18 +208,18 @@ impl Loaded {
             Callback::Snapshot => {
                 let Some(handover) = &self.handover else { return absent("handover") };
                 let state = handover.call_snapshot(store).await?;
-                return Ok(Ok(Outcome::Returned(Returned::Snapshot(state.into()))));
+                return Ok(Ok(Returned::Snapshot(state.into())));
             }
             Callback::Restore(state) => {
                 let Some(handover) = &self.handover else { return absent("handover") };
                 handover.call_restore(store, state).await?
             }
         };
-        Ok(result.map(|()| Outcome::Returned(Returned::Done)))
+        Ok(result.map(|()| Returned::Done))
     }
 }
 
 /// A call of an export that the component does not have. The node asks [`crate::Component::exports`] first.
-fn absent(interface: &str) -> wasmtime::Result<Result<Outcome, String>> {
+fn absent<T>(interface: &str) -> wasmtime::Result<Result<T, String>> {
     Ok(Err(format!("the component does not export `{interface}`")))
 }

@@ -11,7 +11,7 @@ use tokio::runtime::Handle;
 use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::error::LoadError;
-use crate::guest::{Guest, Outcome, Work};
+use crate::guest::Guest;
 use crate::host::Host;
 use crate::link::Linked;
 use crate::roaming::{Roaming, Whereabouts};
@@ -142,11 +142,7 @@ async fn run(
             // Whoever asked went away before the call began: nothing has happened, and nothing will.
             continue;
         }
-        let called = guest.call(Work::Callback(callback), budget, either(&mut stopped, reply.closed())).await;
-        let result = called.map(|outcome| match outcome {
-            Outcome::Returned(returned) => returned,
-            Outcome::Answer(_) => Returned::Done,
-        });
+        let result = guest.callback(&callback, budget, either(&mut stopped, reply.closed())).await;
         if let Err(failure) = &result
             && !failure.leaves_instance()
         {

@@ -7,12 +7,12 @@ use std::time::Duration;
 use bellwether_core::callback::{CallFailure, Step};
 use bellwether_core::work::{Outcomes, Task, WorkError};
 use bytes::Bytes;
-use tokio::runtime::Handle;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::time::Instant;
 
+use crate::engine::Engine;
 use crate::error::LoadError;
-use crate::guest::{Guest, Outcome, Work};
+use crate::guest::Guest;
 use crate::host::Host;
 use crate::link::Linked;
 use crate::roaming::{Call, Whereabouts};
@@ -141,7 +141,7 @@ impl WorkerPool {
             there.ends(false);
             made
         };
-        let made = Call::new(making, whereabouts, self.0.apart()).await;
+        let made = Call::new(making, whereabouts, self.0.engine()).await;
         let gone = || LoadError::new(Step::Instantiate, "the runtime that guests run on is shutting down");
         let guest = made.ok_or_else(gone)??;
         self.0.made.fetch_add(1, Ordering::Relaxed);
@@ -210,9 +210,8 @@ impl Inner {
         self.idle.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Where guests run that compute.
-    fn apart(&self) -> Option<Handle> {
-        self.linked.component().engine().0.runtime.clone()
+    fn engine(&self) -> Engine {
+        self.linked.component().engine().clone()
     }
 
     fn ended(&self, failed: bool) {
@@ -277,17 +276,13 @@ impl Busy<'_> {
         worker.host.given_task();
         let whereabouts = worker.guest.whereabouts().clone();
         let calling = async move {
-            let result = worker.guest.call(Work::Task(task), budget.min(own), std::future::pending()).await;
+            let result = worker.guest.task(&task, budget.min(own)).await;
             // What a guest that is lost held is free again before anybody hears of it.
             let kept = result.as_ref().map_or_else(CallFailure::leaves_instance, |_| true).then_some(worker);
             (kept, result)
         };
-        let called = Call::new(calling, whereabouts, self.pool.apart()).await;
+        let called = Call::new(calling, whereabouts, self.pool.engine()).await;
         let (kept, result) = called.unwrap_or((None, Err(CallFailure::Stopped)));
-        let result = result.map(|outcome| match outcome {
-            Outcome::Answer(answer) => answer,
-            Outcome::Returned(_) => Vec::new(),
-        });
         if let Some(mut worker) = kept {
             worker.done += 1;
             let worn = self.pool.options.recycle_after > 0 && worker.done >= self.pool.options.recycle_after;
@@ -311,12 +306,9 @@ impl Busy<'_> {
 
 impl Drop for Busy<'_> {
     fn drop(&mut self) {
-        let Some(until) = self.until else { return };
         // Cut off. Only if the time was up is that the guest's doing.
-        if Instant::now() + NEARLY >= until {
+        if self.until.is_some_and(|until| Instant::now() + NEARLY >= until) {
             self.pool.ended(true);
         }
-        // A guest that computes apart gives way at the next epoch: make it now.
-        self.pool.linked.component().engine().0.wasm.increment_epoch();
     }
 }

@@ -4,15 +4,19 @@
 //! that computes hold up the connections and the other guests of that runtime. So a guest begins where it is called; one that has computed for
 //! [`BRIEF`] goes on where those that compute are, and comes back after a call that was brief.
 
+use std::panic::AssertUnwindSafe;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
+use futures::FutureExt;
 use futures::future::BoxFuture;
 use tokio::runtime::Handle;
 use tokio::task::JoinHandle;
+
+use crate::engine::Engine;
 
 /// A guest that computes for longer without giving way does so apart from others.
 const BRIEF: Duration = Duration::from_millis(1);
@@ -37,11 +41,16 @@ impl Whereabouts {
 
     /// Says that the guest gives way in the midst of a computation. Gives whether that has been a long one.
     pub(crate) fn gives_way(&self) -> bool {
-        let long = self.micros().saturating_sub(self.0.resumed.load(Ordering::Relaxed)) >= BRIEF.as_micros() as u64;
+        let long = self.has_been_long();
         if long {
             self.0.apart.store(true, Ordering::Relaxed);
         }
         long
+    }
+
+    /// Whether the guest has had the processor for long since it was last given it.
+    pub(crate) fn has_been_long(&self) -> bool {
+        self.micros().saturating_sub(self.0.resumed.load(Ordering::Relaxed)) >= BRIEF.as_micros() as u64
     }
 
     /// Says that the guest has ended a call, and whether it computed for long in it.
@@ -87,7 +96,11 @@ impl Future for Roaming {
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
         let Some(mut guest) = self.guest.take() else { return Poll::Ready(()) };
         self.whereabouts.resumes();
-        if guest.as_mut().poll(cx).is_ready() {
+        let polled = {
+            let _entered = (!self.apart).then(|| self.elsewhere.enter());
+            guest.as_mut().poll(cx)
+        };
+        if polled.is_ready() {
             return Poll::Ready(());
         }
         if self.whereabouts.0.apart.load(Ordering::Relaxed) == self.apart {
@@ -110,55 +123,68 @@ impl Future for Roaming {
 /// One call of a guest, that goes on elsewhere if it turns out to compute. If this is dropped, it ends.
 pub(crate) enum Call<T> {
     /// It runs where this is polled.
-    Here { call: BoxFuture<'static, T>, whereabouts: Whereabouts, apart: Option<Handle> },
+    Here { call: BoxFuture<'static, Option<T>>, whereabouts: Whereabouts, engine: Engine },
     /// It runs on the runtime of those that compute.
     Apart(Ending<T>),
 }
 
 /// Something that ends when nobody waits for it any more.
-pub(crate) struct Ending<T>(JoinHandle<T>);
+pub(crate) struct Ending<T> {
+    call: JoinHandle<Option<T>>,
+    engine: Engine,
+}
 
 impl<T> Drop for Ending<T> {
     fn drop(&mut self) {
-        self.0.abort();
+        if !self.call.is_finished() {
+            self.call.abort();
+            // It gives way at the next epoch: make it now.
+            self.engine.0.wasm.increment_epoch();
+        }
     }
 }
 
 impl<T: Send + 'static> Call<T> {
-    /// A call of a guest that wants to be there; without a runtime for those that compute, it stays here.
+    /// A call of a guest that wants to be there. If the engine has no runtime for those that compute, it stays here.
     pub(crate) fn new(
         call: impl Future<Output = T> + Send + 'static,
         whereabouts: Whereabouts,
-        apart: Option<Handle>,
+        engine: Engine,
     ) -> Self {
-        Self::Here { call: Box::pin(call), whereabouts, apart }
+        // Whoever panics does so for itself, wherever that is.
+        let call = AssertUnwindSafe(call).catch_unwind().map(Result::ok).boxed();
+        Self::Here { call, whereabouts, engine }
     }
 }
 
 impl<T: Send + 'static> Future for Call<T> {
-    /// None if the runtime that it ran on has ended, or it has panicked there.
+    /// None if it has panicked, or the runtime that it ran on has ended.
     type Output = Option<T>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<T>> {
         loop {
             match &mut *self {
-                Self::Apart(Ending(call)) => return Pin::new(call).poll(cx).map(Result::ok),
-                Self::Here { call, whereabouts, apart } => {
+                Self::Apart(Ending { call, .. }) => return Pin::new(call).poll(cx).map(|ended| ended.ok().flatten()),
+                Self::Here { call, whereabouts, engine } => {
                     let wants = |whereabouts: &Whereabouts| whereabouts.0.apart.load(Ordering::Relaxed);
+                    let apart = engine.0.runtime.as_ref();
                     if apart.is_none() || !wants(whereabouts) {
                         whereabouts.resumes();
+                        // What it has done for it by other threads is not to fill those of its caller.
+                        let _entered = apart.map(Handle::enter);
                         if let Poll::Ready(result) = call.as_mut().poll(cx) {
-                            return Poll::Ready(Some(result));
+                            return Poll::Ready(result);
                         }
                     }
-                    let Some(apart) = apart.as_ref().filter(|_| wants(whereabouts)) else { return Poll::Pending };
+                    let Some(apart) = apart.filter(|_| wants(whereabouts)) else { return Poll::Pending };
                     let mut call = std::mem::replace(call, Box::pin(std::future::pending()));
                     let whereabouts = whereabouts.clone();
                     let call = apart.spawn(std::future::poll_fn(move |cx| {
                         whereabouts.resumes();
                         call.as_mut().poll(cx)
                     }));
-                    *self = Self::Apart(Ending(call));
+                    let engine = engine.clone();
+                    *self = Self::Apart(Ending { call, engine });
                 }
             }
         }
@@ -168,6 +194,7 @@ impl<T: Send + 'static> Future for Call<T> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::engine::EngineOptions;
     use tokio::runtime::{Builder, Runtime};
     use tokio::sync::mpsc;
 
@@ -225,6 +252,8 @@ mod tests {
     #[test]
     fn one_call_goes_on_elsewhere_and_ends_with_whoever_waits_for_it() {
         let (callers, apart) = (runtime("callers"), runtime("apart"));
+        let options = EngineOptions { runtime: Some(apart.handle().clone()), ..EngineOptions::default() };
+        let engine = Engine::new(options).expect("an engine");
         let whereabouts = Whereabouts::new();
         let call = |long| {
             let own = whereabouts.clone();
@@ -235,13 +264,15 @@ mod tests {
                 own.ends(long);
                 here()
             };
-            let call = Call::new(calling, whereabouts.clone(), Some(apart.handle().clone()));
+            let call = Call::new(calling, whereabouts.clone(), engine.clone());
             callers.block_on(callers.spawn(call)).expect("it does not panic").expect("it ends")
         };
         assert_eq!(call(false), "apart", "it is made there");
         assert_eq!(call(false), "callers");
         assert_eq!(call(true), "apart");
         assert_eq!(call(false), "apart");
+        let panics = Call::new(async { panic!("as a test wants it") }, whereabouts.clone(), engine.clone());
+        assert_eq!(callers.block_on(panics), None::<()>);
         let (held, free) = std::sync::mpsc::channel::<()>();
         let own = whereabouts.clone();
         let endless = async move {
@@ -250,7 +281,7 @@ mod tests {
                 compute(&own).await;
             }
         };
-        let call = Call::new(endless, whereabouts.clone(), Some(apart.handle().clone()));
+        let call = Call::new(endless, whereabouts.clone(), engine.clone());
         let waiting = callers.spawn(call);
         while !whereabouts.0.apart.load(Ordering::Relaxed) {
             std::thread::yield_now();

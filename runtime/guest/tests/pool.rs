@@ -166,6 +166,7 @@ async fn a_drain_refuses_what_is_new_and_waits_for_what_runs() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn stopping_a_pool_stops_its_guests() {
     let (pool, script) = pool(SMALL).await;
+    let holders = Arc::strong_count(&script);
     let busy = pool.clone();
     let running = tokio::spawn(async move { done(&busy, "send hang 60000 x").await });
     let other = pool.clone();
@@ -178,6 +179,8 @@ async fn stopping_a_pool_stops_its_guests() {
         assert!(matches!(&result, Err(WorkError::Failed(how)) if how.contains("stopped by force")), "{result:?}");
     }
     script.hangs(0).await;
+    // Also the one that computes, wherever it does.
+    until("the guests are gone", || Arc::strong_count(&script) == holders).await;
     assert_eq!(done(&pool, "echo").await, Err(WorkError::Overloaded));
 }
 

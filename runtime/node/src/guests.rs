@@ -324,7 +324,9 @@ impl Guests {
         work: impl Future<Output = Result<T, PrepareFailure>> + Send + 'static,
     ) -> Result<T, PrepareFailure> {
         let mut tasks = JoinSet::new();
-        tasks.spawn_on(work, &self.background);
+        // Until something runs, nobody is served here whom this could hold up.
+        let serves = !lock(&self.promoted).is_empty();
+        tasks.spawn_on(work, if serves { &self.background } else { &self.runtime });
         let ended = tasks.join_next().await.and_then(Result::ok);
         ended.unwrap_or_else(|| {
             let reason = "getting the release ready has failed; this is a fault of bellwether, or the node is stopping";

@@ -1,7 +1,7 @@
 //! `callback`: what a call from the host into a guest costs, with nothing to tell and with so many changed members.
 //!
-//! Without a node: an instance and whoever calls it. On one thread, which shows what the call itself costs, and with the guest on a
-//! runtime of its own, as in a node, where two changes of thread come on top.
+//! Without a node: an instance and whoever calls it. On one thread, which shows what the call itself costs, and with the caller on
+//! another one, as the session's thread is in a node, where two changes of thread come on top.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -80,7 +80,7 @@ impl Measured {
 
 const BATCHES: usize = 20;
 
-/// Measures calls with so many members; `apart` gives the guest a runtime of its own. About `calls` in all are made of the empty one,
+/// Measures calls with so many members; `apart` gives the caller another thread. About `calls` in all are made of the empty one,
 /// and fewer of the larger.
 ///
 /// # Errors
@@ -88,12 +88,16 @@ const BATCHES: usize = 20;
 pub fn run(members: &[usize], apart: bool, calls: usize) -> Result<Vec<Measured>> {
     let guests = Builder::new_multi_thread().thread_name("guests").enable_all().build()?;
     let runtime = Builder::new_current_thread().enable_all().build()?;
-    let options = EngineOptions { runtime: apart.then(|| guests.handle().clone()), ..EngineOptions::default() };
     let measured = runtime.block_on(async {
-        let engine = Engine::new(options)?;
+        let engine = Engine::new(EngineOptions::default())?;
         let component = engine.compile(guest_bytes("minimal").into()).await?;
         let linked = component.link(&Grants::default(), &Limits::default(), BTreeMap::new())?;
-        let instance = linked.instantiate(Arc::new(Nobody(member(0)?))).await?;
+        let nobody = Arc::new(Nobody(member(0)?));
+        let instance = if apart {
+            guests.spawn(async move { linked.instantiate(nobody).await }).await??
+        } else {
+            linked.instantiate(nobody).await?
+        };
         let mut measured = Vec::with_capacity(members.len());
         for &count in members {
             let changed = (1..=count).map(member).collect::<Result<Vec<_>>>()?;

@@ -1,4 +1,4 @@
-use bellwether_node::admin::Members;
+use bellwether_node::admin::{GroupStatus, Members, Role, WatchScope};
 
 use crate::args::Global;
 use crate::exit::Failure;
@@ -31,6 +31,12 @@ pub async fn run(args: &Args, global: &Global) -> Result<(), Failure> {
     let members: Members = client.get(&call.then("members")).await?;
     if args.json {
         return output::json(&members);
+    }
+    if members.members.is_empty() {
+        let status: GroupStatus = client.get(&call).await?;
+        if status.watch == WatchScope::Leader && status.role != Role::Leader {
+            output::note("this node does not lead, and in this group only the leader knows the members: ask that one");
+        }
     }
     let mut table = Table::new(&["ID", "ADDRESS", "LABELS"]);
     for member in &members.members {

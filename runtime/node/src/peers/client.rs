@@ -34,7 +34,7 @@ pub(super) struct Inner {
     tls: Option<Arc<ClientConfig>>,
     pub(super) limits: PeerLimits,
     links: Mutex<Links>,
-    /// Where connections live: not with the guests, which may keep their runtime busy.
+    /// Where connections live: not where guests compute.
     pub(super) runtime: Handle,
 }
 
