@@ -269,12 +269,18 @@ struct Busy<'a> {
 /// let the time run out as well.
 const NEARLY: Duration = Duration::from_millis(50);
 
+/// To copy so much takes as long as two changes of thread: whoever carries the next message does that meanwhile.
+const LARGE: usize = 256 << 10;
+
 impl Busy<'_> {
     async fn handle(mut self, mut worker: Worker, task: Task, budget: Duration) -> Result<Bytes, WorkError> {
         let limits = self.pool.linked.limits();
         let (own, limit) = (limits.task, limits.message_bytes);
         worker.host.given_task();
         let whereabouts = worker.guest.whereabouts().clone();
+        if task.payload.len() >= LARGE {
+            whereabouts.ends(true);
+        }
         let calling = async move {
             let result = worker.guest.task(&task, budget.min(own)).await;
             // What a guest that is lost held is free again before anybody hears of it.
