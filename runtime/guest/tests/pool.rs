@@ -165,14 +165,16 @@ async fn a_drain_refuses_what_is_new_and_waits_for_what_runs() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn stopping_a_pool_stops_its_guests() {
-    let (pool, script) = pool(SMALL).await;
+    // None of them ends by itself as soon as this test gives up.
+    let long = PATIENCE * 10;
+    let (pool, script) = pool_of(SMALL, &Grants::default(), &Limits { task: long, ..Limits::default() }).await;
     let holders = Arc::strong_count(&script);
     let busy = pool.clone();
-    let running = tokio::spawn(async move { done(&busy, "send hang 60000 x").await });
+    let running = tokio::spawn(async move { busy.handle(task("send hang 60000 x"), long).await });
     let other = pool.clone();
-    let looping = tokio::spawn(async move { done(&other, "loop").await });
+    let looping = tokio::spawn(async move { other.handle(task("loop"), long).await });
     script.hangs(1).await;
-    until("both are taken", || pool.in_flight() == 2).await;
+    until("both have an instance", || pool.instances_made() == 2).await;
     pool.stop();
     for task in [running, looping] {
         let result = task.await.expect("the task ends");
