@@ -4,7 +4,7 @@
 #   tests/simulate.sh [--seeds N] [--from SEED] [--steps N] [--nodes N] [--trouble SECONDS] [--rollouts] [--without SAFEGUARD] [--trace]
 #
 # "--steps 1000000" runs seeds until a million steps are done. A seed that breaks an invariant is printed with the command that
-# replays it; "--without lease" (or proof, told, owner, suffix-order, admission, waves, one-join, worker-fence) shows that a
+# replays it; "--without lease" (or proof, told, owner, suffix-order, admission, waves, relist, worker-fence) shows that a
 # missing safeguard is noticed.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."

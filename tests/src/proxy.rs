@@ -36,6 +36,10 @@ pub mod op {
     pub const MULTI: i32 = 14;
     /// `create2`, which answers with a stat
     pub const CREATE2: i32 = 15;
+    /// `multiRead`, since ZooKeeper 3.6
+    pub const MULTI_READ: i32 = 22;
+    /// `addWatch`, since ZooKeeper 3.6
+    pub const ADD_WATCH: i32 = 106;
     /// `closeSession`
     pub const CLOSE: i32 = -11;
 }
@@ -130,6 +134,7 @@ struct State {
     refused: u64,
     forgetting: bool,
     expiring: Option<Box<dyn Fn(i64) -> bool + Send>>,
+    unknown: Vec<i32>,
     over: bool,
 }
 
@@ -337,6 +342,11 @@ impl Proxy {
     /// answers as it does when it knows the session no more.
     pub fn expire(&self, which: impl Fn(i64) -> bool + Send + 'static) {
         self.shared.lock().expiring = Some(Box::new(which));
+    }
+
+    /// From now on the server does not know these operations, as an older one would not: it is asked for one that nobody knows.
+    pub fn unknown(&self, operations: &[i32]) {
+        self.shared.lock().unknown = operations.to_vec();
     }
 
     /// How many connections were accepted so far.

@@ -51,6 +51,13 @@ impl Default for Options {
     }
 }
 
+/// A server that keeps its watches in little memory, and has none that last.
+#[must_use]
+pub fn without_lasting_watches() -> Options {
+    let manager = "-Dzookeeper.watchManagerName=org.apache.zookeeper.server.watch.WatchManagerOptimized";
+    Options { java: vec![manager.to_owned()], ..Options::default() }
+}
+
 /// One ZooKeeper server, alone or part of an [`Ensemble`]. Dropping it kills it.
 #[derive(Debug)]
 pub struct Server {

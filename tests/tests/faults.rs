@@ -10,6 +10,8 @@ mod clock;
 mod counter;
 #[path = "faults/links.rs"]
 mod links;
+#[path = "faults/members.rs"]
+mod members;
 #[path = "faults/operator.rs"]
 mod operator;
 #[path = "faults/processes.rs"]

@@ -23,9 +23,11 @@ pub fn check(request: &Request, prefix: usize) -> Result<(), RequestError> {
             check_path(path, false)?;
             not_the_root(path)?;
         }
-        Request::Set { path, .. } | Request::Get { path, .. } | Request::List { path, .. } | Request::Sync { path } => {
-            check_path(path, false)?
-        }
+        Request::Set { path, .. }
+        | Request::Get { path, .. }
+        | Request::List { path, .. }
+        | Request::WatchChildren { path }
+        | Request::Sync { path } => check_path(path, false)?,
         Request::GetAll { paths } => paths.iter().try_for_each(|path| check_path(path, false))?,
         Request::Multi(ops) => {
             for (index, op) in ops.iter().enumerate() {
@@ -75,6 +77,7 @@ fn packet_size(request: &Request, prefix: usize) -> usize {
         Request::Delete { path, .. }
         | Request::Get { path, .. }
         | Request::List { path, .. }
+        | Request::WatchChildren { path }
         | Request::Sync { path } => of(path, 0),
         Request::GetAll { paths } => paths.iter().map(|path| of(path, 0)).sum(),
         Request::Multi(ops) => ops

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use bellwether_coordination::memory::Server;
+use bellwether_core::event::SessionEvent;
 use bellwether_core::id::{SessionId, Tag};
 use bellwether_core::request::{CreateMode, Op, Reply, Request, RequestError};
 use bellwether_core::time::Moment;
@@ -30,6 +31,10 @@ fn list(path: &str) -> Request {
     Request::List { path: path.to_owned(), watch: true }
 }
 
+fn fired(tag: u64) -> SessionEvent {
+    SessionEvent::Fired { tag: Tag(tag) }
+}
+
 #[test]
 fn sessions_expire_unless_touched() {
     let mut server = Server::new();
@@ -47,8 +52,8 @@ fn sessions_expire_unless_touched() {
     assert_eq!(server.expire(at(5)), []);
     assert_eq!(server.expire(at(6)), [one]);
     // The dead hear nothing.
-    assert_eq!(server.take_fired(), [(two, Tag(2)), (two, Tag(3))]);
-    assert_eq!(server.take_fired(), []);
+    assert_eq!(server.take_told(), [(two, fired(2)), (two, fired(3))]);
+    assert_eq!(server.take_told(), []);
     assert_eq!(server.children("/"), Some(vec![]));
     assert!(!server.touch(one, at(6)));
     assert!(!server.close(one));
@@ -136,7 +141,7 @@ fn a_watch_that_fired_can_still_be_forgotten() {
     server.apply(session, Tag(2), get("/", true)).unwrap();
     server.apply(session, Tag(3), set("/")).unwrap();
     server.forget(session, Tag(1));
-    assert_eq!(server.take_fired(), [(session, Tag(2))]);
+    assert_eq!(server.take_told(), [(session, fired(2))]);
 }
 
 const PATHS: [&str; 5] = ["/a", "/b", "/a/x", "/a/y", "/a/x/z"];
@@ -161,22 +166,23 @@ fn requests() -> impl Strategy<Value = Vec<(usize, Request)>> {
         2 => (path(), version()).prop_map(|(path, version)| Request::Delete { path, version }),
         2 => path().prop_map(|path| get(&path, true)),
         2 => path().prop_map(|path| list(&path)),
+        2 => path().prop_map(|path| Request::WatchChildren { path }),
         3 => prop::collection::vec(op, 1..5).prop_map(Request::Multi),
     ];
     prop::collection::vec((0..3usize, request), 0..80)
 }
 
-type Played = (Server, Vec<Result<Reply, RequestError>>, Vec<(SessionId, Tag)>);
+type Played = (Server, Vec<Result<Reply, RequestError>>, Vec<(SessionId, SessionEvent)>);
 
 fn play(requests: &[(usize, Request)]) -> Played {
     let mut server = Server::new();
     let sessions: Vec<SessionId> = (0..3).map(|_| server.open(at(0), T)).collect();
-    let (mut answers, mut fired) = (Vec::new(), Vec::new());
+    let (mut answers, mut told) = (Vec::new(), Vec::new());
     for (index, (who, request)) in requests.iter().enumerate() {
         answers.push(server.apply(sessions[*who], Tag(index as u64), request.clone()));
-        fired.extend(server.take_fired());
+        told.extend(server.take_told());
     }
-    (server, answers, fired)
+    (server, answers, told)
 }
 
 proptest! {
@@ -192,7 +198,8 @@ proptest! {
         let mut last = server.zxid();
         for (index, (_, request)) in requests.into_iter().enumerate() {
             let before = server.clone();
-            let write = !matches!(request, Request::Get { .. } | Request::List { .. });
+            let write =
+                !matches!(request, Request::Get { .. } | Request::List { .. } | Request::WatchChildren { .. });
             match server.apply(session, Tag(index as u64), request) {
                 Err(_) => prop_assert_eq!(&server, &before),
                 Ok(reply) => {

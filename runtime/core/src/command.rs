@@ -1,12 +1,12 @@
 //! What the core wants done, in the order in which it must take effect.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use crate::callback::{Callback, PrepareFailure, Step};
 use crate::event::Source;
 use crate::id::{CallId, Epoch, Generation, GroupName, InstanceId, ReleaseId, RequestId, Tag};
-use crate::member::{Leader, Member};
+use crate::member::Leader;
+use crate::members::Members;
 use crate::release::{ReleaseError, ReleaseReply};
 use crate::request::Request;
 use crate::state::{StateError, StateReply};
@@ -209,8 +209,8 @@ pub enum Command {
     Publish {
         /// The group.
         group: GroupName,
-        /// The members, by id.
-        members: Arc<[Arc<Member>]>,
+        /// The members.
+        members: Members,
     },
     /// An answer.
     Answer {

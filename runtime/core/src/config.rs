@@ -322,8 +322,8 @@ pub enum Safeguard {
     Admission,
     /// A rollout goes on only when all that were admitted are well.
     Waves,
-    /// A member is told of before the list is there only if nothing else has happened.
-    OneJoin,
+    /// The members are listed anew on every new connection.
+    Relist,
 }
 
 /// The safeguards that are in force: all of them, always. Only with the feature `mutations`, which the simulation asks for, can a

@@ -47,11 +47,30 @@ pub enum SessionEvent {
         /// Its result.
         result: Result<Reply, RequestError>,
     },
-    /// The one-shot watch that a request left has fired: look again.
+    /// The watch that a request left has fired, and is gone: look again. What a watch tells is told before the answers that show it; maybe
+    /// before some that do not.
     Fired {
         /// The request.
         tag: Tag,
     },
+    /// A lasting watch tells of a child: look at it again.
+    ChildChanged {
+        /// The request that left the watch.
+        tag: Tag,
+        /// The child's name.
+        name: String,
+    },
+}
+
+impl SessionEvent {
+    /// The watch that tells this, if one does.
+    #[must_use]
+    pub fn watch(&self) -> Option<Tag> {
+        match self {
+            Self::Fired { tag } | Self::ChildChanged { tag, .. } => Some(*tag),
+            _ => None,
+        }
+    }
 }
 
 /// Where a release comes from.

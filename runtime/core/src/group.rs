@@ -10,14 +10,14 @@ use crate::guest::{GaveUp, Guest, Present};
 use crate::id::{CallId, Epoch, InstanceId, RequestId, Tag};
 use crate::link::{self, Cx, Purpose};
 use crate::member::Member;
-use crate::registry::{self, Members, Register, Registry};
+use crate::members::Members;
+use crate::registry::{self, Register, Registry};
 use crate::release::Report;
 use crate::request::{Reply, RequestError};
 use crate::rollout::{self, Around, Rollouts};
 use crate::state::{StateError, StateOp};
 use crate::store::{self, Store};
 use crate::time::Moment;
-use std::sync::Arc;
 
 /// The end of a term, while the guest is being told.
 #[derive(Debug, Clone)]
@@ -53,7 +53,7 @@ pub(crate) struct Group {
     stood: bool,
     /// Why it never will (again).
     pub denied: Option<String>,
-    published: Option<Arc<Members>>,
+    published: Option<Members>,
     /// When something is due, as of the last [`Self::drive`].
     due: Option<Moment>,
 }
@@ -193,7 +193,7 @@ impl Group {
             let around = Around {
                 report: self.report(cx.now),
                 fence: self.election.fence(),
-                members: self.registry.members.as_deref(),
+                members: self.registry.members.as_ref(),
             };
             self.rollouts.drive(cx, &around);
         }
@@ -214,14 +214,13 @@ impl Group {
 
     fn publish(&mut self, cx: &mut Cx<'_>) {
         let same = match (&self.published, &self.registry.members) {
-            (Some(before), Some(now)) => Arc::ptr_eq(before, now),
+            (Some(before), Some(now)) => before.is_same(now),
             (None, None) => true,
             _ => false,
         };
         if !same {
             self.published = self.registry.members.clone();
-            let members = self.published.iter().flat_map(|members| members.iter());
-            let members = members.map(|registration| registration.member.clone()).collect();
+            let members = self.published.clone().unwrap_or_default();
             cx.out.push(Command::Publish { group: self.config.name.clone(), members });
         }
     }
@@ -419,6 +418,10 @@ impl Group {
             Purpose::Store(purpose) => self.store.fired(cx, purpose, tag),
             Purpose::Rollout(_) => self.rollouts.fired(tag),
         }
+    }
+
+    pub fn child_changed(&mut self, tag: Tag, name: String) {
+        self.registry.child_changed(tag, name);
     }
 
     pub fn answered(&mut self, cx: &mut Cx<'_>, purpose: Purpose, tag: Tag, result: Result<Reply, RequestError>) {

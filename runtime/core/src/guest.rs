@@ -12,8 +12,8 @@ use crate::course::Course;
 use crate::event::Source;
 use crate::id::{CallId, Epoch, GroupName, InstanceId, ReleaseId, RequestId};
 use crate::link::Cx;
+use crate::members::Members;
 use crate::probation::Trial;
-use crate::registry::{Members, difference};
 use crate::state::Entry;
 use crate::swap::{Stage, Swap};
 use crate::time::Moment;
@@ -26,7 +26,7 @@ pub(crate) struct Present {
     /// Why it does not any more, and by when the guest must have been told.
     pub demoting: Option<(DemotionReason, Moment)>,
     /// The members, if this guest hears of them now.
-    pub members: Option<Arc<Members>>,
+    pub members: Option<Members>,
 }
 
 /// An instance and what it was told.
@@ -35,13 +35,13 @@ pub(crate) struct Live {
     pub prepared: Prepared,
     pub since: Moment,
     epoch: Option<Epoch>,
-    members: Arc<Members>,
+    members: Members,
     version: u64,
 }
 
 impl Live {
     pub fn new(prepared: Prepared, since: Moment) -> Self {
-        Self { prepared, since, epoch: None, members: Arc::default(), version: 0 }
+        Self { prepared, since, epoch: None, members: Members::default(), version: 0 }
     }
 
     pub fn id(&self) -> InstanceId {
@@ -63,8 +63,8 @@ impl Live {
             (None, Some(epoch)) => return Some(Callback::Elected { epoch, cause }),
             _ => {}
         }
-        let members = present.members.as_ref().filter(|members| !Arc::ptr_eq(members, &self.members))?;
-        difference(&self.members, members, self.version + 1).map(|change| Callback::MembersChanged(Arc::new(change)))
+        let members = present.members.as_ref().filter(|members| !members.is_same(&self.members))?;
+        self.members.change_to(members, self.version + 1).map(|change| Callback::MembersChanged(Arc::new(change)))
     }
 
     /// A callback is about to be entered.

@@ -24,6 +24,7 @@ pub mod id;
 mod invariant;
 mod link;
 pub mod member;
+pub mod members;
 pub mod node;
 mod probation;
 mod registry;

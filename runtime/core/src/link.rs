@@ -196,6 +196,8 @@ pub(crate) enum Change {
     Answered(GroupName, Purpose, Tag, Result<Reply, RequestError>),
     /// A watch of a group.
     Fired(GroupName, Purpose, Tag),
+    /// A lasting watch of a group tells of a child.
+    ChildChanged(GroupName, Tag, String),
 }
 
 impl Link {
@@ -321,6 +323,7 @@ impl Cx<'_> {
         let tag = Tag(self.link.next_tag);
         let (writes, watches) = match &request {
             Request::Get { watch, .. } | Request::List { watch, .. } => (false, *watch),
+            Request::WatchChildren { .. } => (false, true),
             Request::GetAll { .. } | Request::Sync { .. } => (false, false),
             Request::Create { .. } | Request::Delete { .. } | Request::Set { .. } | Request::Multi(_) => (true, false),
         };
@@ -380,6 +383,10 @@ impl Cx<'_> {
             SessionEvent::Answered { tag, result } => self.answered(tag, result),
             SessionEvent::Fired { tag } => match self.link.watches.remove(&tag) {
                 Some(Owner::Group(group, purpose)) => Change::Fired(group, purpose, tag),
+                Some(Owner::Node(_)) | None => Change::None,
+            },
+            SessionEvent::ChildChanged { tag, name } => match self.link.watches.get(&tag) {
+                Some(Owner::Group(group, _)) => Change::ChildChanged(group.clone(), tag, name),
                 Some(Owner::Node(_)) | None => Change::None,
             },
         }

@@ -178,6 +178,9 @@ impl Node {
             Change::Fired(name, purpose, tag) => {
                 self.with(&name, now, out, |group, cx| group.fired(cx, &purpose, tag));
             }
+            Change::ChildChanged(name, tag, child) => {
+                self.with(&name, now, out, |group, _| group.child_changed(tag, child));
+            }
         }
     }
 

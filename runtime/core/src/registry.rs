@@ -1,21 +1,21 @@
 //! The registry: this node's own member, and the view of the others for those who watch.
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use crate::candidate::{COUNTER_END, counter_warning, parse_counter};
 use crate::command::Notice;
 use crate::config::{Paths, Safeguard};
-use crate::id::{GroupName, NodeId, SessionId, Tag};
+use crate::id::{GroupName, Tag};
 use crate::link::{self, Cx, Owner};
-use crate::member::{Member, MembershipChange};
-use crate::request::{CreateMode, Reply, Request, RequestError, Stat};
+use crate::member::Member;
+use crate::members::Members;
+use crate::request::{CreateMode, Reply, Request, RequestError};
 use crate::time::Moment;
 
-mod parent;
+mod znodes;
 
-use parent::Parent;
+use znodes::Znodes;
 
 /// What a request of the registry was for.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -28,11 +28,11 @@ pub(crate) enum Purpose {
     Audit { name: String },
     /// A ghost is taken away.
     Tidy,
-    /// The list of the members, with a watch.
-    List { round: u64 },
-    /// Whoever should have joined, by its name, and then their parent.
-    Guess { round: u64, name: String },
-    /// Members that were not known.
+    /// The lasting watch on the members.
+    Watch { round: u64 },
+    /// The list of the members, with a watch that fires once where the server has no other.
+    List { round: u64, watch: bool },
+    /// Members that are not known, or have changed.
     Read { round: u64, names: Vec<String> },
 }
 
@@ -44,75 +44,40 @@ enum Own {
     Leaving(String),
 }
 
-/// A member as a znode has it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Registration {
-    pub member: Arc<Member>,
-    /// The transaction that made it: later ones count.
-    made: i64,
-    owner: Option<SessionId>,
-}
-
-impl Registration {
-    pub fn id(&self) -> NodeId {
-        self.member.id.clone()
-    }
-}
-
+/// What is known of the others. It is what the last list has said, kept up with what the lasting watch has told of since. The watch is set
+/// before the list is asked for, so that each change is in the list or is told, or both; and what is told is a name, of which
+/// it is looked up what has become of it.
 #[derive(Debug, Clone, Default)]
 struct View {
-    /// The watch on the list, while one is held.
+    /// The watch, while one is held or asked for.
     watch: Option<Tag>,
+    /// The server has no lasting watches: each list leaves one that fires once.
+    once: bool,
     /// A list is under way.
     listing: bool,
     /// The watch fired, or something was unsure: list again.
     stale: bool,
     retry_at: Moment,
-    /// The name that was guessed, until it is read or the list is there.
-    guessed: Option<String>,
     /// Names that are being read.
     reading: BTreeSet<String>,
-    /// Every znode of the last list that holds a member.
-    known: BTreeMap<String, Registration>,
-    /// Names whose znodes hold no member; not read again.
-    foreign: BTreeSet<String>,
-    /// The parent of those names as it was when it had them.
-    parent: Option<Parent>,
-    /// Whether they are all that it had, once what is being read is there: not so when a list or a read has failed, or may have been
+    /// Names that the watch has told of and that were not read since.
+    changed: BTreeSet<String>,
+    znodes: Znodes,
+    /// The transaction that made the parent of those: made again, it begins to count from zero, and its children's names mean others.
+    parent: Option<i64>,
+    /// Whether they are all that there were, once what is being read is there: not so when a list or a read has failed, or may have been
     /// missed.
     whole: bool,
 }
 
 impl View {
-    /// The names that were read mean nothing any more.
-    fn forget_names(&mut self) {
-        self.known.clear();
-        self.foreign.clear();
-        self.parent = None;
+    /// Something has failed: only another list tells what is.
+    fn list_again(&mut self, at: Moment) {
         self.whole = false;
-    }
-
-    /// The name that the next member will have, if that can be told.
-    fn next_name(&self) -> Option<String> {
-        let next = self.parent.filter(|_| self.whole)?.counter().map(name_of)?;
-        (!self.known.contains_key(&next) && !self.foreign.contains(&next)).then_some(next)
-    }
-
-    fn keep(&mut self, name: String, data: &[u8], stat: &Stat) {
-        match serde_json::from_slice::<Member>(data) {
-            Ok(member) => {
-                let (member, made) = (Arc::new(member), stat.czxid);
-                self.known.insert(name, Registration { member, made, owner: stat.owner });
-            }
-            Err(_) => {
-                self.foreign.insert(name);
-            }
-        }
+        self.stale = true;
+        self.retry_at = at;
     }
 }
-
-/// In the order of their ids, the registration of each that counts: the latest.
-pub(crate) type Members = Vec<Registration>;
 
 #[derive(Debug, Clone)]
 pub(crate) struct Registry {
@@ -127,7 +92,7 @@ pub(crate) struct Registry {
     /// The counter has come to its end, so that another member has the name that the server would give ours.
     name_taken: bool,
     /// The last whole view. `None` until there is one.
-    pub members: Option<Arc<Members>>,
+    pub members: Option<Members>,
 }
 
 const RETRY: Duration = Duration::from_millis(100);
@@ -179,7 +144,7 @@ impl Registry {
     pub fn session_lost(&mut self) {
         self.own = Own::Absent { retry_at: Moment::default() };
         self.view = self.view.take().map(|view| View {
-            known: view.known,
+            znodes: view.znodes,
             parent: view.parent,
             stale: true,
             ..View::default()
@@ -195,15 +160,17 @@ impl Registry {
             self.own = Own::Absent { retry_at: Moment::default() };
         }
         self.audit_at = cx.now;
-        if let Some(view) = &mut self.view {
+        if let Some(view) = &mut self.view
+            && cx.link.safeguards.hold(Safeguard::Relist)
+        {
+            // A lasting watch does not outlive its connection, and another server may have others.
             if let Some(tag) = view.watch.take() {
                 cx.forget(tag);
             }
+            view.once = false;
             view.listing = false;
-            view.guessed = None;
             view.reading.clear();
-            view.stale = true;
-            view.whole = false;
+            view.list_again(cx.now);
         }
     }
 
@@ -246,26 +213,33 @@ impl Registry {
             }
             _ => {}
         }
-        if let Some(view) = &mut self.view
-            && view.stale
-            && !view.listing
-            && view.reading.is_empty()
-            && view.retry_at <= cx.now
-        {
+        self.look(cx);
+    }
+
+    /// Looks at what is not known of the others.
+    fn look(&mut self, cx: &mut Cx<'_>) {
+        let Some(view) = &mut self.view else { return };
+        if view.listing || !view.reading.is_empty() || view.retry_at > cx.now {
+            return;
+        }
+        if view.stale {
             view.stale = false;
             view.listing = true;
-            if let Some(tag) = view.watch.take() {
+            let (once, round) = (view.once, self.round);
+            if once && let Some(tag) = view.watch.take() {
                 cx.forget(tag);
             }
-            // Most often somebody has joined, and the counter tells the name: long before a long list is there, this may say all that it
-            // would. The member before the parent, for servers read one after the other: what happens in between, the parent counts.
-            view.guessed = view.next_name();
-            if let Some(name) = view.guessed.clone() {
-                let request = Request::GetAll { paths: vec![self.at(&name), self.path.clone()] };
-                self.ask(cx, Purpose::Guess { round: self.round, name }, request);
+            if !once && view.watch.is_none() {
+                let watch = self.ask(cx, Purpose::Watch { round }, Request::WatchChildren { path: self.path.clone() });
+                if let Some(view) = &mut self.view {
+                    view.watch = watch;
+                }
             }
-            let request = Request::List { path: self.path.clone(), watch: true };
-            self.ask(cx, Purpose::List { round: self.round }, request);
+            let list = Request::List { path: self.path.clone(), watch: once };
+            self.ask(cx, Purpose::List { round, watch: once }, list);
+        } else if !view.changed.is_empty() {
+            let names = view.changed.iter().cloned().collect();
+            self.read_all(cx, names);
         }
     }
 
@@ -286,10 +260,18 @@ impl Registry {
         own.into_iter().chain(view).min()
     }
 
-    /// Reads members.
-    fn ask_for(&self, cx: &mut Cx<'_>, names: Vec<String>) {
-        let request = Request::GetAll { paths: names.iter().map(|name| self.at(name)).collect() };
-        self.ask(cx, Purpose::Read { round: self.round, names }, request);
+    fn read_all(&mut self, cx: &mut Cx<'_>, names: Vec<String>) {
+        for names in names.chunks(AT_ONCE) {
+            let request = Request::GetAll { paths: names.iter().map(|name| self.at(name)).collect() };
+            self.ask(cx, Purpose::Read { round: self.round, names: names.to_vec() }, request);
+        }
+        if let Some(view) = &mut self.view {
+            // What is asked for from here on shows what was told so far; of what is told until it is answered, nobody knows.
+            for name in &names {
+                view.changed.remove(name);
+            }
+            view.reading.extend(names);
+        }
     }
 
     fn register(&mut self, cx: &mut Cx<'_>, member: &Member) {
@@ -315,6 +297,16 @@ impl Registry {
         {
             view.watch = None;
             view.stale = true;
+        }
+    }
+
+    /// The lasting watch tells that something has become of a member.
+    pub fn child_changed(&mut self, tag: Tag, name: String) {
+        if let Some(view) = &mut self.view
+            && view.watch == Some(tag)
+            && seq_of(&name).is_some()
+        {
+            view.changed.insert(name);
         }
     }
 
@@ -350,10 +342,11 @@ impl Registry {
                     self.own = Own::Absent { retry_at: cx.now };
                 }
             }
-            Purpose::Guess { round, name } if round == self.round => self.guessed(cx, name, result),
-            Purpose::Guess { .. } => {}
-            Purpose::List { round } if round == self.round => return self.listed(cx, tag, result),
-            Purpose::List { .. } => cx.forget(tag),
+            Purpose::Watch { round } if round == self.round => self.watched(tag, &result),
+            Purpose::List { round, watch } if round == self.round => {
+                return self.listed(cx, watch.then_some(tag), result);
+            }
+            Purpose::Watch { .. } | Purpose::List { .. } => cx.forget(tag),
             Purpose::Read { round, names } if round == self.round => self.read(cx, names, result),
             Purpose::Read { .. } => {}
         }
@@ -396,162 +389,89 @@ impl Registry {
         Outcome::Nothing
     }
 
-    fn listed(&mut self, cx: &mut Cx<'_>, tag: Tag, result: Result<Reply, RequestError>) -> Outcome {
+    fn watched(&mut self, tag: Tag, result: &Result<Reply, RequestError>) {
+        if let Some(view) = &mut self.view
+            && view.watch == Some(tag)
+            && result.is_err()
+        {
+            view.watch = None;
+            view.once = true;
+            view.stale = true;
+        }
+    }
+
+    fn listed(&mut self, cx: &mut Cx<'_>, watch: Option<Tag>, result: Result<Reply, RequestError>) -> Outcome {
         let retry_at = if result.is_err() { self.later(cx) } else { cx.now };
         let Some(view) = &mut self.view else {
-            cx.forget(tag);
+            watch.into_iter().for_each(|tag| cx.forget(tag));
             return Outcome::Nothing;
         };
         view.listing = false;
-        view.guessed = None;
         let (mut names, stat) = match result {
             Ok(Reply::Children { names, stat }) => (names, stat),
             result => {
-                view.whole = false;
-                view.stale = true;
-                view.retry_at = retry_at;
+                view.list_again(retry_at);
                 if result != Err(RequestError::NoNode) {
                     return Outcome::Nothing;
                 }
-                view.forget_names();
+                view.znodes.retain(|_| false);
                 return Outcome::ParentsGone;
             }
         };
         self.attempts = 0;
-        view.watch = Some(tag);
-        let parent = Parent::of(&stat);
-        let still = view.whole && view.parent.is_some_and(|then| parent.is_still(then));
-        if view.parent.is_some_and(|then| then.czxid != parent.czxid) {
-            view.forget_names();
-        }
-        view.parent = Some(parent);
+        view.watch = watch.or(view.watch);
         view.whole = true;
-        if still {
-            self.complete(cx);
-            return Outcome::Nothing;
-        }
+        let anew = view.parent.replace(stat.czxid).is_some_and(|before| before != stat.czxid);
         names.retain(|name| seq_of(name).is_some());
         names.sort_unstable();
-        let present = |name: &String| names.binary_search(name).is_ok();
-        view.known.retain(|name, _| present(name) && !is_reused(name));
-        view.foreign.retain(|name| present(name) && !is_reused(name));
-        names.retain(|name| !view.known.contains_key(name) && !view.foreign.contains(name));
-        view.reading.extend(names.iter().cloned());
-        for names in names.chunks(AT_ONCE) {
-            self.ask_for(cx, names.to_vec());
-        }
+        view.znodes.retain(|name| {
+            let same = !anew && !is_reused(name) && !view.changed.contains(name);
+            same && names.binary_search_by(|listed| listed.as_str().cmp(name)).is_ok()
+        });
+        view.znodes.touch_those_of(cx.link.session());
+        names.retain(|name| !view.znodes.knows(name));
+        self.read_all(cx, names);
         self.complete(cx);
         Outcome::Nothing
     }
 
     fn read(&mut self, cx: &mut Cx<'_>, names: Vec<String>, result: Result<Reply, RequestError>) {
         let Some(view) = &mut self.view else { return };
-        let asked = names.len();
-        let wanted: Vec<(usize, String)> =
-            names.into_iter().enumerate().filter(|(_, name)| view.reading.remove(name)).collect();
-        if wanted.is_empty() {
-            return;
-        }
         match result {
-            Ok(Reply::Found(mut found)) if found.len() == asked => {
-                for (at, name) in wanted {
-                    // None: it came and went in between.
-                    if let Some((data, stat)) = found[at].take() {
-                        view.keep(name, &data, &stat);
-                    }
+            Ok(Reply::Found(found)) if found.len() == names.len() => {
+                for (name, found) in names.into_iter().zip(found) {
+                    view.reading.remove(&name);
+                    view.znodes.put(name, found.as_ref().map(|(data, stat)| (&**data, stat)));
                 }
             }
             _ => {
-                view.whole = false;
-                view.stale = true;
-                self.attempts += 1;
-                view.retry_at = cx.now + cx.rng.backoff(RETRY, RETRY_MAX, self.attempts);
+                for name in &names {
+                    view.reading.remove(name);
+                }
+                let retry_at = self.later(cx);
+                if let Some(view) = &mut self.view {
+                    view.list_again(retry_at);
+                }
             }
         }
         self.complete(cx);
     }
 
-    /// Takes what was found under the name that was guessed. If nothing has happened to the parent since the last view but that this member
-    /// has joined, then that view and this member are what is; in every other case the list says more.
-    fn guessed(&mut self, cx: &mut Cx<'_>, name: String, result: Result<Reply, RequestError>) {
-        let Some(view) = &mut self.view else { return };
-        if view.guessed.take_if(|guessed| *guessed == name).is_none() {
-            return;
-        }
-        let Ok(Reply::Found(found)) = result else { return };
-        let Ok([Some((data, stat)), Some((_, parent))]) = <[_; 2]>::try_from(found) else { return };
-        let (Some(then), now) = (view.parent, Parent::of(&parent)) else { return };
-        if now.czxid != then.czxid {
-            return;
-        }
-        view.keep(name.clone(), &data, &stat);
-        if now.is_one_more_than(then) || !cx.link.safeguards.hold(Safeguard::OneJoin) {
-            view.parent = Some(now);
-            self.joined(cx, &name);
-        }
-    }
-
-    /// One has joined, and nothing else has happened.
-    fn joined(&mut self, cx: &mut Cx<'_>, name: &str) {
-        let Some(new) = self.view.as_ref().and_then(|view| view.known.get(name)) else { return };
-        // Put where it belongs: sorting all anew would take as long as a list. Whoever stood before, or is a ghost, takes the long way.
-        if let Some(members) = &mut self.members
-            && new.owner != cx.link.session()
-            && let Err(place) = members.binary_search_by(|member| member.member.id.cmp(&new.member.id))
-        {
-            Arc::make_mut(members).insert(place, new.clone());
-        } else {
-            self.tell(cx);
-        }
-    }
-
     /// When everything is read, there is a new view; and what should not be there is taken away.
     fn complete(&mut self, cx: &mut Cx<'_>) {
-        if self.view.as_ref().is_some_and(|view| view.whole && !view.listing && view.reading.is_empty()) {
-            self.tell(cx);
-        }
-    }
-
-    /// What is known is the view.
-    fn tell(&mut self, cx: &mut Cx<'_>) {
-        let Some(view) = &self.view else { return };
-        let mut ghosts = Vec::new();
-        let mine = cx.link.session();
+        let Some(view) = self.view.as_mut().filter(|view| view.whole && !view.listing && view.reading.is_empty())
+        else {
+            return;
+        };
         let own = match &self.own {
             Own::Present(name) | Own::Leaving(name) => Some(name.as_str()),
             Own::Absent { .. } => Some(""),
             Own::Registering => None,
         };
-        // By id, and of each the latest last: a handful of comparisons a member, and nothing is copied if nothing has changed.
-        let mut sorted: Vec<(&String, &Registration)> = view.known.iter().collect();
-        // A registration of this session that is not its latest: the reply to it was lost.
-        sorted.retain(|(name, registration)| {
-            let ghost = registration.owner == mine && own.is_some_and(|own| own != *name);
-            if ghost {
-                ghosts.push((*name).clone());
-            }
-            !ghost
-        });
-        sorted.sort_unstable_by(|(_, one), (_, other)| (&one.member.id, one.made).cmp(&(&other.member.id, other.made)));
-        sorted.dedup_by(|later, kept| {
-            let same = later.1.member.id == kept.1.member.id;
-            if same {
-                // Two of one session: the older one is a ghost as well.
-                if later.1.owner == kept.1.owner {
-                    ghosts.push(kept.0.clone());
-                }
-                *kept = *later;
-            }
-            same
-        });
-        let changed =
-            self.members.as_deref().is_none_or(|members| !members.iter().eq(sorted.iter().map(|(_, it)| *it)));
-        let members = changed.then(|| sorted.into_iter().map(|(_, registration)| registration.clone()).collect());
+        let (members, ghosts) = view.znodes.settle(cx.link.session(), own);
+        self.members = Some(members);
         for ghost in ghosts {
             self.ask(cx, Purpose::Tidy, Request::Delete { path: self.at(&ghost), version: None });
-        }
-        if let Some(members) = members {
-            self.members = Some(Arc::new(members));
         }
     }
 }
@@ -576,11 +496,6 @@ pub(crate) enum Outcome {
     Denied(String),
 }
 
-/// The name that goes with a counter, as servers make it.
-fn name_of(counter: i64) -> String {
-    format!("{PREFIX}{counter:010}")
-}
-
 fn seq_of(name: &str) -> Option<i64> {
     let rest = name.strip_prefix(PREFIX)?;
     // What stands between is only there to make a name that nobody else has.
@@ -593,54 +508,9 @@ fn is_reused(name: &str) -> bool {
     counter.is_some_and(|counter| counter >= COUNTER_END)
 }
 
-/// What leads from what an instance was told to what is.
-pub(crate) fn difference(told: &Members, now: &Members, version: u64) -> Option<MembershipChange> {
-    let mut change = MembershipChange { version, ..MembershipChange::default() };
-    let mut told = told.iter().peekable();
-    for registration in now {
-        // Of many, most are the same, and then nothing of them need be looked at.
-        if told.next_if(|before| Arc::ptr_eq(&before.member, &registration.member)).is_some() {
-            continue;
-        }
-        let id = &registration.member.id;
-        change.left.extend(std::iter::from_fn(|| told.next_if(|before| before.member.id < *id)).map(Registration::id));
-        match told.next_if(|before| before.member.id == *id) {
-            None => change.joined.push(registration.member.clone()),
-            Some(before) if before.made != registration.made => change.changed.push(registration.member.clone()),
-            Some(_) => {}
-        }
-    }
-    change.left.extend(told.map(Registration::id));
-    let nothing = change.joined.is_empty() && change.changed.is_empty() && change.left.is_empty();
-    (!nothing).then_some(change)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn members(of: &[(&str, i64)]) -> Members {
-        of.iter()
-            .map(|(id, made)| {
-                let id = NodeId::new(id).unwrap();
-                let member = Member { id, address: "h:1".into(), labels: BTreeMap::new() };
-                Registration { member: Arc::new(member), made: *made, owner: None }
-            })
-            .collect()
-    }
-
-    #[test]
-    fn the_difference_names_who_came_who_changed_and_who_left() {
-        let (told, now) =
-            (members(&[("a", 1), ("b", 2), ("c", 3), ("e", 4)]), members(&[("b", 2), ("c", 7), ("d", 8)]));
-        let change = difference(&told, &now, 4).unwrap();
-        let ids = |of: &[Arc<Member>]| of.iter().map(|member| member.id.to_string()).collect::<Vec<_>>();
-        assert_eq!(ids(&change.joined), ["d"]);
-        assert_eq!(ids(&change.changed), ["c"]);
-        assert_eq!(change.left, [NodeId::new("a").unwrap(), NodeId::new("e").unwrap()]);
-        assert_eq!(change.version, 4);
-        assert_eq!(difference(&now, &now, 5), None);
-    }
 
     #[test]
     fn only_members_are_taken_for_members() {

@@ -63,6 +63,15 @@ pub enum Request {
         /// Whether to leave a one-shot watch for a change of the list, known by the request's tag.
         watch: bool,
     },
+    /// Leaves a lasting watch on the children of a znode, which need not exist → [`Reply::Watching`]. It is known by the request's tag,
+    /// and tells of each child that is made, written or deleted by its name ([`crate::event::SessionEvent::ChildChanged`]), until it
+    /// is forgotten, the znode itself changes (then it fires, and is gone), or the connection is lost (then it is gone
+    /// without a word). A change may be told twice. Refused by servers that have no such watches, as with `WatchManagerOptimized`. Not to
+    /// be set beside another watch of the session on the same znode, which servers before 3.9 would take for one (ZOOKEEPER-4466).
+    WatchChildren {
+        /// The znode's path.
+        path: String,
+    },
     /// Makes the server that this session is connected to catch up with what was written before → [`Reply::Synced`].
     Sync {
         /// Any path.
@@ -118,11 +127,6 @@ pub struct Stat {
     pub version: i32,
     /// The session that it lives and dies with; none if it is persistent.
     pub owner: Option<SessionId>,
-    /// How many children it has.
-    pub children: i32,
-    /// How often children were made and deleted, both counted. It wraps. Servers keep the number `made` of those that were made, which names
-    /// the next sequential one, and tell `2 made - children`; so once `made` has come to its end, a child that is made takes one away.
-    pub cversion: i32,
 }
 
 /// The answer to a [`Request`] that succeeded.
@@ -153,6 +157,8 @@ pub enum Reply {
         /// The stat of the znode as it had them.
         stat: Stat,
     },
+    /// The watch stands.
+    Watching,
     /// The server has caught up.
     Synced,
     /// All operations were done. For each, in order, the stat that a `Set` left; `None` for the others (a create's stat in

@@ -13,7 +13,7 @@ use crate::config::{Paths, Safeguard, Safeguards};
 use crate::course::Aim;
 use crate::id::{GroupName, NodeId, RequestId, SessionId, Tag};
 use crate::link::{self, Cx, Owner};
-use crate::registry::Members;
+use crate::members::Members;
 use crate::release::{Document, Phase, Report, Unreadable};
 use crate::request::{CreateMode, Op, Reply, Request, RequestError, Stat};
 use crate::time::Moment;

@@ -7,7 +7,7 @@ use crate::election::Phase;
 pub use crate::guest::CallbackCounts;
 use crate::id::{Epoch, GroupName, ReleaseId, SessionId};
 use crate::link::State;
-use crate::member::Member;
+use crate::members::Members;
 use crate::node::Node;
 use crate::release::Document;
 use crate::time::Moment;
@@ -54,7 +54,7 @@ pub struct GroupStatus {
     /// Its own term, while it leads.
     pub epoch: Option<Epoch>,
     /// The members, where they are known.
-    pub members: Option<Vec<Arc<Member>>>,
+    pub members: Option<Members>,
     /// What runs: the release, the component's digest, since when.
     pub release: Option<(ReleaseId, Arc<str>, Moment)>,
     /// The number of the release that runs, if it was deployed to the group; none for the manifest's.
@@ -115,11 +115,7 @@ impl Node {
                 name: name.clone(),
                 role,
                 epoch,
-                members: group
-                    .registry
-                    .members
-                    .as_ref()
-                    .map(|members| members.iter().map(|registration| registration.member.clone()).collect()),
+                members: group.registry.members.clone(),
                 release: group
                     .guest
                     .live

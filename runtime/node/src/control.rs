@@ -9,6 +9,7 @@ use bellwether_core::command::{Answer, SwapOutcome as CoreOutcome, SwapRecord};
 use bellwether_core::event::{Ask, Asker, Event, Source};
 use bellwether_core::id::{GroupName, NodeId};
 use bellwether_core::member::{Leader, Member};
+use bellwether_core::members::Members;
 use bellwether_core::state::{Entry, StateOp, StateReply};
 use bellwether_core::status::{Role as CoreRole, SessionState as CoreSession, Status};
 use bellwether_core::time::Moment;
@@ -176,7 +177,7 @@ impl NodeControl {
             },
             epoch: group.epoch,
             leader: self.leader(&group.name).await,
-            members: group.members.clone().unwrap_or_default(),
+            members: group.members.iter().flat_map(Members::iter).cloned().collect(),
             watch: match shared.map(|group| group.watch) {
                 Some(bellwether_core::config::Watch::All) => WatchScope::All,
                 _ => WatchScope::Leader,
@@ -252,7 +253,8 @@ impl Control for NodeControl {
     fn members(&self, group: GroupName) -> Reply<'_, Vec<Arc<Member>>> {
         async move {
             self.known(&group)?;
-            Ok(self.shared.groups.get(&group).map(|group| group.members().to_vec()).unwrap_or_default())
+            let members = self.shared.groups.get(&group).map(|group| group.members()).unwrap_or_default();
+            Ok(members.iter().cloned().collect())
         }
         .boxed()
     }

@@ -90,7 +90,7 @@ impl InstanceHost {
             return Err(WorkError::Other("a node cannot hand work to itself".into()));
         }
         let members = self.group.members();
-        let member = members.iter().find(|member| member.id == assignment.to).ok_or(WorkError::UnknownMember)?.clone();
+        let member = members.get(&assignment.to).ok_or(WorkError::UnknownMember)?.clone();
         let sending = self.node.peers.send(&member, &self.group.name, term, assignment.payload, timeout);
         let Some(term) = term else { return sending.await };
         tokio::select! {
@@ -182,7 +182,7 @@ impl Host for InstanceHost {
     }
 
     fn members(&self) -> Arc<[Arc<Member>]> {
-        self.group.members()
+        self.group.members().iter().cloned().collect()
     }
 
     fn leader(&self) -> BoxFuture<'_, Result<Option<Leader>, ClusterError>> {

@@ -9,6 +9,7 @@ use bellwether_core::config::Watch;
 use bellwether_core::event::{Ask, Asker, Event};
 use bellwether_core::id::{Epoch, GroupName, RequestId};
 use bellwether_core::member::Member;
+use bellwether_core::members::Members;
 use bellwether_core::work::{Fence, WorkError};
 use bellwether_guest::WorkerPool;
 use tokio::sync::{mpsc, oneshot, watch};
@@ -42,7 +43,7 @@ pub(crate) struct GroupShared {
     pub fence: watch::Sender<Fence>,
     /// The last term that the guest has asked to be rid of: asking again must not fill the mailbox.
     pub resigned: AtomicU64,
-    members: RwLock<Arc<[Arc<Member>]>>,
+    members: RwLock<Members>,
     pool: RwLock<Option<WorkerPool>>,
     pub counts: Counts,
 }
@@ -78,17 +79,17 @@ impl GroupShared {
             gate,
             fence: watch::Sender::new(Fence::default()),
             resigned: AtomicU64::new(0),
-            members: RwLock::new(Arc::from([])),
+            members: RwLock::new(Members::default()),
             pool: RwLock::new(None),
             counts: Counts::default(),
         }
     }
 
-    pub fn members(&self) -> Arc<[Arc<Member>]> {
+    pub fn members(&self) -> Members {
         self.members.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    pub fn set_members(&self, members: Arc<[Arc<Member>]>) {
+    pub fn set_members(&self, members: Members) {
         *self.members.write().unwrap_or_else(PoisonError::into_inner) = members;
     }
 

@@ -54,6 +54,8 @@ pub struct Client {
     pub stuck_down: VecDeque<SessionEvent>,
     /// Watches that have fired and of which the owner was not told: the next connection tells of them.
     pub fired: BTreeSet<Tag>,
+    /// Watches that were let go of before the request that sets them was answered.
+    pub forgotten: BTreeSet<Tag>,
     /// Told to close, or at its end.
     pub over: bool,
 }
@@ -76,6 +78,7 @@ impl Client {
             stuck_up: VecDeque::new(),
             stuck_down: VecDeque::new(),
             fired: BTreeSet::new(),
+            forgotten: BTreeSet::new(),
             over: false,
         }
     }
@@ -209,7 +212,9 @@ impl World {
         client.connected = false;
         client.stuck_down.clear();
         let pending = std::mem::take(&mut client.pending);
+        client.forgotten.clear();
         if let Some(session) = client.session {
+            self.ensemble.server.disconnect(session);
             // A watch whose request was not answered is none that the client knows of: the next connection does not set it.
             for tag in pending.keys() {
                 self.ensemble.server.forget(session, *tag);

@@ -1,5 +1,6 @@
 //! The coordinator: one truth, and for each node a follower that may lag behind it or be cut off from it.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use bellwether_coordination::memory::Server;
@@ -31,8 +32,8 @@ pub struct Follower {
     cut: bool,
     /// A request of this session waits for the leader, and the session's reads wait behind it.
     blocked: bool,
-    /// Watches that have fired in truth, but not here yet.
-    held: Vec<Tag>,
+    /// What watches have told in truth, but not here yet.
+    held: Vec<SessionEvent>,
     /// It has heard of the session since it told its leader last.
     touched: bool,
 }
@@ -56,15 +57,30 @@ impl Follower {
     }
 
     /// Keeps a watch's event until it has caught up; false if it has.
-    pub(crate) fn hold(&mut self, tag: Tag) -> bool {
+    pub(crate) fn hold(&mut self, event: &SessionEvent) -> bool {
         if self.view.is_some() {
-            self.held.push(tag);
+            self.held.push(event.clone());
         }
         self.view.is_some()
     }
 
+    /// The children of a znode that are not as they are in truth; none if it is another one there.
+    fn changed_below(&self, path: &str, truth: &Server) -> Option<BTreeSet<String>> {
+        let Some(view) = &self.view else { return Some(BTreeSet::new()) };
+        let made = |server: &Server| server.data(path).map(|(_, stat)| stat.czxid);
+        if made(view) != made(truth) {
+            return None;
+        }
+        let names = [&**view, truth].into_iter().filter_map(|server| server.children(path)).flatten();
+        let differs = |name: &String| {
+            let child = format!("{path}/{name}");
+            view.data(&child) != truth.data(&child)
+        };
+        Some(names.filter(differs).collect())
+    }
+
     pub(crate) fn forget(&mut self, tag: Tag) {
-        self.held.retain(|held| *held != tag);
+        self.held.retain(|held| held.watch() != Some(tag));
     }
 }
 
@@ -108,7 +124,10 @@ impl World {
         request: &Request,
     ) -> Option<Result<Reply, RequestError>> {
         let cut = self.nodes[index].follower.cut;
-        let reads = matches!(request, Request::Get { .. } | Request::GetAll { .. } | Request::List { .. });
+        let reads = matches!(
+            request,
+            Request::Get { .. } | Request::GetAll { .. } | Request::List { .. } | Request::WatchChildren { .. }
+        );
         if !reads {
             if cut {
                 self.nodes[index].follower.blocked = self.nodes[index].blocks;
@@ -130,14 +149,30 @@ impl World {
             let now = self.ensemble.server.apply(session, tag, request.clone());
             if then != now {
                 self.ensemble.server.forget(session, tag);
-                let node = &mut self.nodes[index];
-                node.follower.held.push(tag);
-                if let Some(client) = &mut node.client {
-                    client.fired.insert(tag);
+                self.owe(index, tag);
+            }
+        }
+        if let Request::WatchChildren { path } = request {
+            // The same; made anew, it tells of nothing more.
+            match self.nodes[index].follower.changed_below(path, &self.ensemble.server) {
+                Some(names) => {
+                    let told = names.into_iter().map(|name| SessionEvent::ChildChanged { tag, name });
+                    self.nodes[index].follower.held.extend(told);
+                    drop(self.ensemble.server.apply(session, tag, request.clone()));
                 }
+                None => self.owe(index, tag),
             }
         }
         Some(then)
+    }
+
+    /// A watch fires when the server has caught up.
+    fn owe(&mut self, index: usize, tag: Tag) {
+        let node = &mut self.nodes[index];
+        node.follower.held.push(SessionEvent::Fired { tag });
+        if let Some(client) = &mut node.client {
+            client.fired.insert(tag);
+        }
     }
 
     /// A server that lagged behind does not any more.
@@ -146,8 +181,8 @@ impl World {
         if follower.cut || follower.view.take().is_none() {
             return;
         }
-        for tag in std::mem::take(&mut follower.held) {
-            self.down(index, SessionEvent::Fired { tag });
+        for event in std::mem::take(&mut follower.held) {
+            self.down(index, event);
         }
     }
 

@@ -76,6 +76,8 @@ struct Peer {
     /// A guest that is not ready before the cluster is.
     preparing: Option<Event>,
     pending: BTreeSet<Tag>,
+    /// Watches that were let go of before the request that sets them was taken.
+    forgotten: BTreeSet<Tag>,
     granted: Option<Epoch>,
     lease: Moment,
     told: Option<Epoch>,
@@ -131,6 +133,7 @@ fn start(index: usize, lives: u64, missing: Option<Missing>) -> Option<Peer> {
         local: VecDeque::from([Event::Tick]),
         preparing: None,
         pending: BTreeSet::new(),
+        forgotten: BTreeSet::new(),
         granted: None,
         lease: Moment::default(),
         told: None,
@@ -178,7 +181,8 @@ impl Small {
                 if std::mem::take(&mut peer.core_changed) {
                     peer.core_key = key(&peer.core);
                 }
-                let connection = (peer.generation, peer.session, peer.connected, peer.unknown, &peer.pending);
+                let connection =
+                    (peer.generation, peer.session, peer.connected, peer.unknown, &peer.pending, &peer.forgotten);
                 let queues = (&peer.up, &peer.down, &peer.local);
                 (peer.core_key, connection, queues, peer.granted, peer.lease, peer.told, peer.lives)
             })
@@ -306,6 +310,9 @@ impl Small {
             }
         }
         self.fire();
+        if self.peers[index].forgotten.remove(&tag) {
+            self.server.forget(session, tag);
+        }
         if result == Err(RequestError::SessionEnded) {
             self.lose(index);
         } else {
@@ -315,9 +322,9 @@ impl Small {
     }
 
     fn fire(&mut self) {
-        for (session, tag) in self.server.take_fired() {
+        for (session, event) in self.server.take_told() {
             for peer in self.peers.iter_mut().filter(|peer| peer.session == Some(session) && peer.connected) {
-                peer.down.push_back(SessionEvent::Fired { tag });
+                peer.down.push_back(event.clone());
             }
         }
     }
@@ -327,10 +334,14 @@ impl Small {
         let peer = &mut self.peers[index];
         peer.connected = false;
         peer.up.clear();
+        peer.forgotten.clear();
         // A session whose id never arrived is not known to its client, which opens another.
         peer.unknown |= peer.down.iter().any(|event| matches!(event, SessionEvent::Opened { .. }));
         peer.down.clear();
         peer.down.push_back(SessionEvent::Disconnected);
+        if let Some(session) = peer.session {
+            self.server.disconnect(session);
+        }
         for tag in std::mem::take(&mut peer.pending) {
             if let Some(session) = peer.session {
                 self.server.forget(session, tag);
@@ -401,7 +412,10 @@ impl Small {
                 }
             }
             Command::Forget { tag, .. } => {
-                peer.down.retain(|event| *event != SessionEvent::Fired { tag });
+                peer.down.retain(|event| event.watch() != Some(tag));
+                if peer.up.iter().any(|(sent, _)| *sent == tag) {
+                    peer.forgotten.insert(tag);
+                }
                 if let Some(session) = peer.session {
                     self.server.forget(session, tag);
                 }

@@ -291,6 +291,9 @@ impl World {
         let node = &mut self.nodes[index];
         let Some(client) = node.client.as_mut().filter(|client| client.generation == generation) else { return };
         client.fired.remove(&tag);
+        if client.pending.contains_key(&tag) {
+            client.forgotten.insert(tag);
+        }
         node.follower.forget(tag);
         if let Some(session) = client.session {
             self.ensemble.server.forget(session, tag);

@@ -25,7 +25,7 @@ impl Missing {
         ("suffix-order", Self::Core(Safeguard::SuffixOrder)),
         ("admission", Self::Core(Safeguard::Admission)),
         ("waves", Self::Core(Safeguard::Waves)),
-        ("one-join", Self::Core(Safeguard::OneJoin)),
+        ("relist", Self::Core(Safeguard::Relist)),
         ("worker-fence", Self::WorkerFence),
     ];
 }

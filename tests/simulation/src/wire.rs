@@ -57,7 +57,14 @@ impl Parcel {
 }
 
 fn writes(request: &Request) -> bool {
-    !matches!(request, Request::Get { .. } | Request::GetAll { .. } | Request::List { .. } | Request::Sync { .. })
+    !matches!(
+        request,
+        Request::Get { .. }
+            | Request::GetAll { .. }
+            | Request::List { .. }
+            | Request::WatchChildren { .. }
+            | Request::Sync { .. }
+    )
 }
 
 /// A request in a few words.
@@ -69,6 +76,7 @@ fn brief(request: &Request) -> String {
         Request::Get { path, watch } => format!("get {path}{}", if *watch { ", watched" } else { "" }),
         Request::GetAll { paths } => format!("get {}", paths.join(" ")),
         Request::List { path, watch } => format!("list {path}{}", if *watch { ", watched" } else { "" }),
+        Request::WatchChildren { path } => format!("watch {path}"),
         Request::Sync { path } => format!("sync {path}"),
         Request::Multi(operations) => format!("{operations:?}"),
     }
@@ -106,13 +114,17 @@ impl World {
         self.post_at(at, index, Parcel::Up(Packet { generation, connection, session, tag, request, term }));
     }
 
-    /// The server sends something, behind everything that it sent before.
+    /// The server sends something, behind everything that it sent before. What a watch tells may overtake answers, but for the one that
+    /// the watch is set with: clients hand it on first when they find both.
     pub(crate) fn down(&mut self, index: usize, event: SessionEvent) {
         let delay = self.delay();
+        let hurries = self.rng.u32(0..3) == 0;
         let now = self.now;
         let Some(client) = self.nodes[index].client.as_mut().filter(|client| client.connected) else { return };
-        client.last_down = client.last_down.max(now + delay);
-        let (at, connection, generation) = (client.last_down, client.connection, client.generation);
+        let overtakes = hurries && event.watch().is_some_and(|tag| !client.pending.contains_key(&tag));
+        let at = if overtakes { now + delay } else { client.last_down.max(now + delay) };
+        client.last_down = client.last_down.max(at);
+        let (connection, generation) = (client.connection, client.generation);
         self.post_at(at, index, Parcel::Down { generation, connection, event });
     }
 
@@ -175,17 +187,19 @@ impl World {
         }
     }
 
-    /// Sends the watches that have fired on their way.
+    /// Sends what watches tell on its way.
     pub(crate) fn fire(&mut self) {
-        for (session, tag) in self.ensemble.server.take_fired() {
+        for (session, event) in self.ensemble.server.take_told() {
             for index in 0..self.nodes.len() {
                 let node = &mut self.nodes[index];
                 let Some(client) = node.client.as_mut().filter(|c| c.session == Some(session) && !c.over) else {
                     continue;
                 };
-                client.fired.insert(tag);
-                if !node.follower.hold(tag) {
-                    self.down(index, SessionEvent::Fired { tag });
+                if let SessionEvent::Fired { tag } = event {
+                    client.fired.insert(tag);
+                }
+                if !node.follower.hold(&event) {
+                    self.down(index, event.clone());
                 }
             }
         }
@@ -217,12 +231,20 @@ impl World {
             SessionEvent::Fired { tag } if !client.fired.remove(tag) => return,
             _ => {}
         }
+        if let SessionEvent::Answered { tag, .. } = &event
+            && let Some(client) = self.nodes[index].client.as_mut()
+            && client.forgotten.remove(tag)
+            && let Some(session) = client.session
+        {
+            self.ensemble.server.forget(session, *tag);
+        }
         match &event {
             SessionEvent::Answered { tag, result: Ok(_) } => self.say(format_args!("node-{index}:   {tag} ← done")),
             SessionEvent::Answered { tag, result: Err(error) } => {
                 self.say(format_args!("node-{index}:   {tag} ← {error}"));
             }
             SessionEvent::Fired { tag } => self.say(format_args!("node-{index}:   {tag} ← fired")),
+            SessionEvent::ChildChanged { tag, name } => self.say(format_args!("node-{index}:   {tag} ← {name}")),
             _ => {}
         }
         self.feed(index, Event::Session { generation, event });

@@ -137,6 +137,9 @@ impl Direction<'_> {
             } else if !first && self.intercepted(&frame) {
                 return self.connection.end(true);
             }
+            if !first && self.up {
+                self.disguise(&mut frame);
+            }
             if stream.write_all(&frame).is_err() {
                 return self.connection.end(true);
             }
@@ -204,6 +207,15 @@ impl Direction<'_> {
                 password.fill(0);
             }
             self.shared.changed.notify_all();
+        }
+    }
+
+    /// Asks for an operation that no server knows in the place of one that this server shall not know.
+    fn disguise(&self, frame: &mut [u8]) {
+        let Some(op) = frame.get_mut(8..12) else { return };
+        let known = <[u8; 4]>::try_from(&*op).map_or(0, i32::from_be_bytes);
+        if self.shared.lock().unknown.contains(&known) {
+            op.copy_from_slice(&10_000_i32.to_be_bytes());
         }
     }
 

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use bellwether_core::event::SessionEvent;
 use bellwether_core::id::{SessionId, Tag};
 use bellwether_core::request::{CreateMode, Op, Reply, Request, RequestError, Stat};
 use bellwether_core::time::Moment;
@@ -27,7 +28,7 @@ struct Session {
 /// answers and leave the same value. A clone is a snapshot, as a follower that lags behind would show it
 /// ([`Server::read`]).
 ///
-/// The order that clients rely on is the caller's to keep: after each call, hand on what [`Server::take_fired`] gives
+/// The order that clients rely on is the caller's to keep: after each call, hand on what [`Server::take_told`] gives
 /// before the reply, so that a session sees a watch's event before it sees the new data.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Server {
@@ -91,6 +92,7 @@ impl Server {
         let watch = match &request {
             Request::Get { path, watch: true } => Some((path.clone(), Kind::Data)),
             Request::List { path, watch: true } => Some((path.clone(), Kind::Children)),
+            Request::WatchChildren { path } => Some((path.clone(), Kind::Lasting)),
             _ => None,
         };
         let reply = self.execute(Some(session), request)?;
@@ -142,15 +144,21 @@ impl Server {
                 let names = node.children.iter().map(|name| name.to_string()).collect();
                 Ok(Reply::Children { names, stat: node.stat() })
             }
+            Request::WatchChildren { .. } => Ok(Reply::Watching),
             Request::Sync { .. } => Ok(Reply::Synced),
             _ => Err(RequestError::Refused("this is a snapshot: it cannot be written to".to_owned())),
         }
     }
 
-    /// The watches that have fired since this was asked last, in order.
+    /// What watches have told since this was asked last, in order.
     #[must_use]
-    pub fn take_fired(&mut self) -> Vec<(SessionId, Tag)> {
-        self.watches.take_fired()
+    pub fn take_told(&mut self) -> Vec<(SessionId, SessionEvent)> {
+        self.watches.take_told()
+    }
+
+    /// A session has lost its connection: its lasting watches go.
+    pub fn disconnect(&mut self, session: SessionId) {
+        self.watches.forget_lasting(session);
     }
 
     /// Takes a watch away, also one that has fired and was not taken yet.
@@ -268,9 +276,11 @@ impl Server {
                 self.transact(|tree, transaction| tree.set(transaction, &path, data, version)).map(Reply::Written)
             }
             Request::Multi(ops) => self.multi(ops).map(Reply::Multi),
-            read @ (Request::Get { .. } | Request::GetAll { .. } | Request::List { .. } | Request::Sync { .. }) => {
-                self.read(&read)
-            }
+            read @ (Request::Get { .. }
+            | Request::GetAll { .. }
+            | Request::List { .. }
+            | Request::WatchChildren { .. }
+            | Request::Sync { .. }) => self.read(&read),
         }
     }
 

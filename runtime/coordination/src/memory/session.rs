@@ -81,8 +81,8 @@ struct Teller {
     generation: Generation,
     sink: Sink,
     down: bool,
-    /// Watches that fired while there was no connection.
-    held: Vec<Tag>,
+    /// What watches told while there was no connection.
+    held: Vec<(Tag, SessionEvent)>,
 }
 
 impl Teller {
@@ -137,7 +137,7 @@ impl Teller {
                             return None;
                         }
                     }
-                    (_, Out::Fired(_) | Out::Down | Out::Up) => {}
+                    (_, Out::Watch(..) | Out::Down | Out::Up) => {}
                 }
             }
         }
@@ -152,7 +152,7 @@ impl Teller {
                 for (due, out) in std::mem::take(queue) {
                     match out {
                         Out::Answer(tag, _) => queue.push_back((Instant::now(), Out::Answer(tag, Err(unknown())))),
-                        Out::Fired(tag) => self.held.push(tag),
+                        Out::Watch(tag, event) => self.hold(tag, event),
                         other => queue.push_back((due, other)),
                     }
                 }
@@ -160,10 +160,17 @@ impl Teller {
             Out::Up => {
                 self.down = false;
                 queue.push_back((due, Out::Up));
-                queue.extend(self.held.drain(..).map(|tag| (due, Out::Fired(tag))));
+                queue.extend(self.held.drain(..).map(|(tag, event)| (due, Out::Watch(tag, event))));
             }
-            Out::Fired(tag) if self.down => self.held.push(tag),
+            Out::Watch(tag, event) if self.down => self.hold(tag, event),
             other => queue.push_back((due, other)),
+        }
+    }
+
+    /// For the next connection, which lasting watches do not outlive.
+    fn hold(&mut self, tag: Tag, event: SessionEvent) {
+        if matches!(event, SessionEvent::Fired { .. }) {
+            self.held.push((tag, event));
         }
     }
 
@@ -175,13 +182,17 @@ impl Teller {
                 self.shared.lock().answered(self.id, tag, unknown);
                 self.tell(SessionEvent::Answered { tag, result }).await;
             }
-            Out::Fired(tag) => {
+            Out::Watch(tag, event) => {
+                let lasts = matches!(event, SessionEvent::ChildChanged { .. });
                 let armed = {
                     let mut world = self.shared.lock();
-                    world.connections.get_mut(&self.id).is_some_and(|connection| connection.armed.remove(&tag.0))
+                    world.connections.get_mut(&self.id).is_some_and(|connection| match lasts {
+                        true => connection.armed.contains(&tag.0),
+                        false => connection.armed.remove(&tag.0),
+                    })
                 };
                 if armed {
-                    self.tell(SessionEvent::Fired { tag }).await;
+                    self.tell(event).await;
                 }
             }
             Out::Up => self.tell(SessionEvent::Reconnected { session }).await,

@@ -21,16 +21,7 @@ pub(super) struct Znode {
 
 impl Znode {
     pub(super) fn stat(&self) -> Stat {
-        // More children than an i32 counts have no room in memory.
-        let children = i32::try_from(self.children.len()).unwrap_or(i32::MAX);
-        Stat {
-            czxid: self.czxid,
-            mzxid: self.mzxid,
-            version: self.version,
-            owner: self.owner,
-            children,
-            cversion: self.counter.wrapping_mul(2).wrapping_sub(children),
-        }
+        Stat { czxid: self.czxid, mzxid: self.mzxid, version: self.version, owner: self.owner }
     }
 
     fn check(&self, version: Option<i32>) -> Result<(), RequestError> {

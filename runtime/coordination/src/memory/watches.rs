@@ -1,8 +1,9 @@
-//! One-shot watches.
+//! Watches: those that fire once, and lasting ones.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use bellwether_core::event::SessionEvent;
 use bellwether_core::id::{SessionId, Tag};
 
 use super::tree::{Change, split};
@@ -14,16 +15,18 @@ pub(super) enum Kind {
     Data,
     /// A znode's list of children and its deletion.
     Children,
+    /// Each child, until something becomes of the znode itself.
+    Lasting,
 }
 
 type Owner = (i64, u64);
 
-/// The watches of all sessions, and those that have fired and were not yet asked for.
+/// The watches of all sessions, and what they have told that was not yet asked for.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub(super) struct Watches {
     by_path: BTreeMap<Arc<str>, BTreeSet<(Kind, Owner)>>,
     by_owner: BTreeMap<Owner, (Arc<str>, Kind)>,
-    fired: Vec<Owner>,
+    told: Vec<(SessionId, SessionEvent)>,
 }
 
 impl Watches {
@@ -38,7 +41,7 @@ impl Watches {
     pub(super) fn forget(&mut self, session: SessionId, tag: Tag) {
         let owner = (session.0, tag.0);
         self.remove(owner);
-        self.fired.retain(|fired| *fired != owner);
+        self.told.retain(|(by, event)| *by != session || event.watch() != Some(tag));
     }
 
     pub(super) fn forget_session(&mut self, session: SessionId) {
@@ -47,7 +50,15 @@ impl Watches {
         for owner in owners {
             self.remove(owner);
         }
-        self.fired.retain(|(fired, _)| *fired != session.0);
+        self.told.retain(|(by, _)| *by != session);
+    }
+
+    /// The session has lost its connection.
+    pub(super) fn forget_lasting(&mut self, session: SessionId) {
+        let all = self.by_owner.range((session.0, u64::MIN)..=(session.0, u64::MAX));
+        let lasting: Vec<Tag> =
+            all.filter(|(_, (_, kind))| *kind == Kind::Lasting).map(|((_, tag), _)| Tag(*tag)).collect();
+        lasting.into_iter().for_each(|tag| self.forget(session, tag));
     }
 
     fn remove(&mut self, owner: Owner) {
@@ -64,11 +75,19 @@ impl Watches {
     pub(super) fn fire(&mut self, changes: &[Change]) {
         for change in changes {
             match change {
-                Change::Created(path) => self.fire_at(split(path).0, &[Kind::Children]),
-                Change::Written(path) => self.fire_at(path, &[Kind::Data]),
-                Change::Deleted(path) => {
-                    self.fire_at(path, &[Kind::Data, Kind::Children]);
+                Change::Created(path) => {
+                    self.fire_at(path, &[Kind::Lasting]);
                     self.fire_at(split(path).0, &[Kind::Children]);
+                    self.tell_of(path);
+                }
+                Change::Written(path) => {
+                    self.fire_at(path, &[Kind::Data, Kind::Lasting]);
+                    self.tell_of(path);
+                }
+                Change::Deleted(path) => {
+                    self.fire_at(path, &[Kind::Data, Kind::Children, Kind::Lasting]);
+                    self.fire_at(split(path).0, &[Kind::Children]);
+                    self.tell_of(path);
                 }
             }
         }
@@ -80,12 +99,21 @@ impl Watches {
             watches.iter().filter(|(kind, _)| kinds.contains(kind)).map(|(_, owner)| *owner).collect();
         for owner in owners {
             self.remove(owner);
-            self.fired.push(owner);
+            self.told.push((SessionId(owner.0), SessionEvent::Fired { tag: Tag(owner.1) }));
         }
     }
 
-    pub(super) fn take_fired(&mut self) -> Vec<(SessionId, Tag)> {
-        self.fired.drain(..).map(|(session, tag)| (SessionId(session), Tag(tag))).collect()
+    /// Tells those who watch the children of the parent.
+    fn tell_of(&mut self, path: &str) {
+        let (parent, name) = split(path);
+        let watches = self.by_path.get(parent).into_iter().flatten().filter(|(kind, _)| *kind == Kind::Lasting);
+        self.told.extend(watches.map(|(_, (session, tag))| {
+            (SessionId(*session), SessionEvent::ChildChanged { tag: Tag(*tag), name: name.to_owned() })
+        }));
+    }
+
+    pub(super) fn take_told(&mut self) -> Vec<(SessionId, SessionEvent)> {
+        std::mem::take(&mut self.told)
     }
 
     pub(super) fn count(&self) -> usize {

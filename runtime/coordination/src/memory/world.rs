@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::time::Duration;
 
+use bellwether_core::event::SessionEvent;
 use bellwether_core::id::{SessionId, Tag};
 use bellwether_core::request::{Reply, Request, RequestError};
 use bellwether_core::time::Moment;
@@ -13,11 +14,12 @@ use super::server::Server;
 use crate::check::{MAX_UNDER_WAY, too_many};
 
 /// What a session's task shall tell the owner. The queue is unbounded, but holds no more than one entry for each request
-/// under way (which are counted), each watch, and each fault that was brought about.
+/// under way (which are counted), each watch, each fault that was brought about, and each change that a lasting watch tells of.
 #[derive(Debug)]
 pub(super) enum Out {
     Answer(Tag, Result<Reply, RequestError>),
-    Fired(Tag),
+    /// What a watch tells.
+    Watch(Tag, SessionEvent),
     Down,
     Up,
     /// The last.
@@ -51,8 +53,8 @@ pub(super) struct Connection {
     pub(super) dropping: bool,
     /// The requests whose replies were dropped.
     lost: Vec<Tag>,
-    /// The watches that fired while nothing got through.
-    held: Vec<Tag>,
+    /// What watches told while nothing got through.
+    held: Vec<(Tag, SessionEvent)>,
     /// The watches that may still be told of.
     pub(super) armed: BTreeSet<u64>,
     pub(super) under_way: usize,
@@ -84,8 +86,8 @@ impl Connection {
         for tag in std::mem::take(&mut self.lost) {
             self.tell(now, Out::Answer(tag, Err(unknown())));
         }
-        for tag in std::mem::take(&mut self.held) {
-            self.tell(now, Out::Fired(tag));
+        for (tag, event) in std::mem::take(&mut self.held) {
+            self.tell(now, Out::Watch(tag, event));
         }
     }
 
@@ -181,7 +183,10 @@ impl World {
             }
             return;
         };
-        let watch = matches!(request, Request::Get { watch: true, .. } | Request::List { watch: true, .. });
+        let watch = matches!(
+            request,
+            Request::Get { watch: true, .. } | Request::List { watch: true, .. } | Request::WatchChildren { .. }
+        );
         let result = self.server.apply(session, tag, request);
         if watch && result.is_ok() {
             connection.armed.insert(tag.0);
@@ -200,7 +205,7 @@ impl World {
     pub(super) fn forget(&mut self, id: u64, tag: Tag) {
         if let Some(connection) = self.connections.get_mut(&id) {
             connection.armed.remove(&tag.0);
-            connection.held.retain(|held| *held != tag);
+            connection.held.retain(|(held, _)| *held != tag);
             if let Some(session) = connection.session {
                 self.server.forget(session, tag);
             }
@@ -259,10 +264,11 @@ impl World {
         let (now, moment) = (Instant::now(), self.now());
         let Some(connection) = self.connections.get_mut(&id) else { return };
         connection.dropping = false;
-        if connection.phase == Phase::Connected && !connection.lost.is_empty() {
+        if connection.phase == Phase::Connected && !(connection.lost.is_empty() && connection.held.is_empty()) {
             connection.go_down(now);
         }
         if let (Phase::Disconnected { .. }, Some(session)) = (connection.phase, connection.session) {
+            self.server.disconnect(session);
             if self.server.touch(session, moment) {
                 connection.phase = Phase::Connected;
                 connection.tell(now, Out::Up);
@@ -298,11 +304,12 @@ impl World {
 
     pub(super) fn deliver_fired(&mut self) {
         let due = self.due();
-        for (session, tag) in self.server.take_fired() {
+        for (session, event) in self.server.take_told() {
+            let Some(tag) = event.watch() else { continue };
             let Some(connection) = self.of_session(session) else { continue };
             match connection.phase {
-                Phase::Connected if connection.dropping => connection.held.push(tag),
-                Phase::Connected | Phase::Disconnected { .. } => connection.tell(due, Out::Fired(tag)),
+                Phase::Connected if connection.dropping => connection.held.push((tag, event)),
+                Phase::Connected | Phase::Disconnected { .. } => connection.tell(due, Out::Watch(tag, event)),
                 Phase::Opening | Phase::Over => {}
             }
         }

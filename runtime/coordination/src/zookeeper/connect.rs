@@ -53,6 +53,7 @@ pub(super) async fn connect(config: &ZookeeperConfig, timeout: Duration) -> Resu
         }
         (Err(error), _) => return Err(Failure::Passing(diagnose(config, &error).await)),
     };
+    check_version(&client, config).await?;
     let Some(chroot) = &config.chroot else { return Ok(Link { client, serving }) };
     make_chroot(&client, config, chroot).await?;
     match client.chroot(chroot.as_str()) {
@@ -61,9 +62,30 @@ pub(super) async fn connect(config: &ZookeeperConfig, timeout: Duration) -> Resu
     }
 }
 
+/// Asks for something that servers know since 3.6. Older ones answer it by closing the connection, and would do so again and again when it
+/// is needed.
+async fn check_version(client: &Client, config: &ZookeeperConfig) -> Result<(), Failure> {
+    let mut reader = client.new_multi_reader();
+    let asked = async {
+        reader.add_get_data("/")?;
+        reader.commit().await
+    };
+    match asked.await {
+        Ok(_) => Ok(()),
+        Err(Error::Unimplemented) => Err(Failure::Permanent(format!(
+            "the server of {config} is older than ZooKeeper 3.6, and cannot read several znodes at once: upgrade it"
+        ))),
+        Err(error) => Err(lost(config, &error)),
+    }
+}
+
+fn lost(config: &ZookeeperConfig, error: &Error) -> Failure {
+    Failure::Passing(format!("the connection to {config} was lost while opening: {error}"))
+}
+
 /// Makes the chroot, part by part, unless it is there.
 async fn make_chroot(client: &Client, config: &ZookeeperConfig, chroot: &str) -> Result<(), Failure> {
-    let lost = |error: Error| Failure::Passing(format!("the connection to {config} was lost while opening: {error}"));
+    let lost = |error: Error| lost(config, &error);
     if client.check_stat(chroot).await.map_err(lost)?.is_some() {
         return Ok(());
     }

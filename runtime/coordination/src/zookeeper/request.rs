@@ -5,9 +5,11 @@ use std::time::Duration;
 
 use bellwether_core::id::SessionId;
 use bellwether_core::request::{CreateMode, Op, Reply, Request, RequestError, Stat};
-use futures::future::{BoxFuture, FutureExt as _, join_all};
+use futures::future::{BoxFuture, FutureExt as _, ready};
+use futures::stream::{BoxStream, StreamExt as _, once, unfold};
 use zookeeper_client::{
-    Acl, Acls, Client, Error, EventType, MultiReadResult, MultiWriteError, MultiWriteResult, OneshotWatcher, Permission,
+    Acl, Acls, AddWatchMode, Client, Error, EventType, MultiReadResult, MultiWriteError, MultiWriteResult,
+    OneshotWatcher, Permission, PersistentWatcher,
 };
 
 use super::overflow::Taken;
@@ -33,20 +35,65 @@ pub(super) enum Lookout {
     Elsewhere(OneshotWatcher, Option<Taken>),
     /// So much time.
     Later(Duration),
+    /// What becomes of the children of this path, in the owner's session.
+    Children(PersistentWatcher, Taken, String),
+}
+
+/// What a watch tells.
+pub(super) enum Told {
+    /// It has fired, and is gone.
+    Fired,
+    /// Something has become of this child.
+    Child(String),
 }
 
 impl Lookout {
-    /// Waits until the watch has fired. False: the owner's session has ended, which is told as such.
-    pub(super) async fn fired(self) -> bool {
+    /// What the watch tells, in order, to its end. Without a word, it is the end of the owner's session, which is told as such.
+    pub(super) fn tells(self) -> BoxStream<'static, Told> {
         match self {
-            Self::Own(watcher, _taken) => watcher.changed().await.event_type != EventType::Session,
-            Self::Elsewhere(watcher, _taken) => {
+            Self::Own(watcher, taken) => once(async move {
+                let _taken = taken;
+                (watcher.changed().await.event_type != EventType::Session).then_some(Told::Fired)
+            })
+            .filter_map(ready)
+            .boxed(),
+            Self::Elsewhere(watcher, taken) => once(async move {
+                let _taken = taken;
                 watcher.changed().await;
-                true
-            }
-            Self::Later(pause) => {
+                Told::Fired
+            })
+            .boxed(),
+            Self::Later(pause) => once(async move {
                 tokio::time::sleep(pause).await;
-                true
+                Told::Fired
+            })
+            .boxed(),
+            Self::Children(watcher, taken, path) => {
+                let path: Arc<str> = path.into();
+                unfold(Some((watcher, taken)), move |watch| children(watch, path.clone())).boxed()
+            }
+        }
+    }
+}
+
+type Watching = Option<(PersistentWatcher, Taken)>;
+
+/// The next thing that has become of a child; or of the znode itself, which is the last.
+async fn children(watch: Watching, path: Arc<str>) -> Option<(Told, Watching)> {
+    let (mut watcher, taken) = watch?;
+    loop {
+        let event = watcher.changed().await;
+        match event.event_type {
+            // The library panics if it is asked for more.
+            EventType::Session if event.session_state.is_terminated() => return None,
+            // The first, of the connection, is told as such; the second, from some servers, of what is told by name as well.
+            EventType::Session | EventType::NodeChildrenChanged => {}
+            _ if event.path == *path => return Some((Told::Fired, None)),
+            _ => {
+                let below = event.path.strip_prefix(&*path).map(|below| below.trim_start_matches('/'));
+                if let Some(name) = below.filter(|name| !name.contains('/')) {
+                    return Some((Told::Child(name.to_owned()), Some((watcher, taken))));
+                }
             }
         }
     }
@@ -122,6 +169,11 @@ async fn perform(
             let reply = Reply::Children { names, stat: stat(&found) };
             Answer { reply, watch: Some(Lookout::Own(watcher, taken)), owner: None }
         }
+        Request::WatchChildren { path } => {
+            let watcher = client.watch(&path, AddWatchMode::PersistentRecursive).await?;
+            let watch = taken.map(|taken| Lookout::Children(watcher, taken, path));
+            Answer { reply: Reply::Watching, watch, owner: None }
+        }
         Request::Sync { path } => {
             client.sync(&path).await?;
             Reply::Synced.into()
@@ -151,28 +203,16 @@ async fn create(
     Ok(Answer { reply: Reply::Created { path }, watch: None, owner: stat(&made).owner })
 }
 
-/// Reads them in one request; one by one from a server that does not know how (ZooKeeper before 3.6).
 async fn get_all(client: &Client, paths: &[String]) -> Result<Reply, Error> {
     let mut reader = client.new_multi_reader();
     for path in paths {
         reader.add_get_data(path)?;
     }
-    let found: Vec<Result<_, Error>> = match reader.commit().await {
-        Ok(results) => results
-            .into_iter()
-            .map(|result| match result {
-                MultiReadResult::Data { data, stat } => Ok((data, stat)),
-                MultiReadResult::Error { err } => Err(err),
-                _ => Err(Error::MarshallingError),
-            })
-            .collect(),
-        Err(Error::Unimplemented) => join_all(paths.iter().map(|path| client.get_data(path))).await,
-        Err(error) => return Err(error),
-    };
-    let found = found.into_iter().map(|found| match found {
-        Ok((data, found)) => Ok(Some((Arc::from(data), stat(&found)))),
-        Err(Error::NoNode) => Ok(None),
-        Err(error) => Err(error),
+    let found = reader.commit().await?.into_iter().map(|found| match found {
+        MultiReadResult::Data { data, stat: found } => Ok(Some((Arc::from(data), stat(&found)))),
+        MultiReadResult::Error { err: Error::NoNode } => Ok(None),
+        MultiReadResult::Error { err } => Err(err),
+        _ => Err(Error::MarshallingError),
     });
     Ok(Reply::Found(found.collect::<Result<_, _>>()?))
 }
@@ -231,14 +271,7 @@ impl From<ClientError> for Failure {
 
 fn stat(stat: &zookeeper_client::Stat) -> Stat {
     let owner = (stat.ephemeral_owner != 0).then_some(SessionId(stat.ephemeral_owner));
-    Stat {
-        czxid: stat.czxid,
-        mzxid: stat.mzxid,
-        version: stat.version,
-        owner,
-        children: stat.num_children,
-        cversion: stat.cversion,
-    }
+    Stat { czxid: stat.czxid, mzxid: stat.mzxid, version: stat.version, owner }
 }
 
 /// Every error that does not prove that nothing was done means: unknown.

@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use bellwether_core::id::{SessionId, Tag};
 use bellwether_core::request::{CreateMode, Reply, Request, RequestError};
-use futures::future::{AbortHandle, Abortable, BoxFuture, FutureExt as _};
-use futures::stream::{FuturesUnordered, StreamExt as _};
+use futures::future::{AbortHandle, Abortable, FutureExt as _};
+use futures::stream::{BoxStream, SelectAll, StreamExt as _};
 use tokio::sync::mpsc::UnboundedReceiver;
 use tokio::time::{Instant, sleep_until};
 use zookeeper_client::{Acls, Client, SessionState};
@@ -17,7 +17,7 @@ use super::connect::{Backoff, Failure, Link, connect};
 use super::feed::{Feed, Standing, is_connected};
 use super::handle::{Command, Owner};
 use super::overflow::{Overflow, Room, Watched, look};
-use super::request::{self, Answer, Lookout, acls, lost, prepare};
+use super::request::{self, Answer, Lookout, Told, acls, lost, prepare};
 use super::spawner::Serving;
 use crate::SessionEvent;
 use crate::check::{check, too_many};
@@ -122,7 +122,8 @@ struct Live {
     /// Requests in the order in which they were submitted; the server answers in that order as well.
     under_way: VecDeque<UnderWay>,
     watches: HashMap<Tag, AbortHandle>,
-    firing: FuturesUnordered<BoxFuture<'static, Option<Tag>>>,
+    /// What they tell.
+    telling: SelectAll<BoxStream<'static, (Tag, Told)>>,
     /// For this session's own watches.
     room: Room,
     overflow: Overflow,
@@ -146,7 +147,7 @@ struct Live {
 enum Next {
     State(Standing),
     Stopped,
-    Fired(Option<Tag>),
+    Told(Tag, Told),
     Answered(Result<Answer, request::Failure>),
     Proved(Result<Answer, request::Failure>),
     Watched(Watched),
@@ -175,7 +176,7 @@ impl Live {
             feed,
             under_way: VecDeque::new(),
             watches: HashMap::new(),
-            firing: FuturesUnordered::new(),
+            telling: SelectAll::new(),
             room: Room::default(),
             overflow: Overflow::new(config, timeout, acls),
             forgotten: HashSet::new(),
@@ -202,8 +203,8 @@ impl Live {
                     let state = self.feed.peek();
                     Some(self.terminated(state).unwrap_or_else(|| self.ended("the ZooKeeper client stopped")))
                 }
-                Next::Fired(fired) => {
-                    self.fire(fired).await;
+                Next::Told(tag, told) => {
+                    self.tell(tag, told).await;
                     None
                 }
                 Next::Answered(result) => {
@@ -245,7 +246,7 @@ impl Live {
             biased;
             standing = self.feed.changed() => Next::State(standing),
             // Before the answers: an owner sees a watch's event before it sees the new data. Not before it knows of the connection.
-            Some(fired) = self.firing.next(), if !self.firing.is_empty() && self.proof.is_none() => Next::Fired(fired),
+            Some((tag, told)) = self.telling.next(), if !self.telling.is_empty() && self.proof.is_none() => Next::Told(tag, told),
             Some(result) = answer(front) => Next::Answered(result),
             Some(result) = proved(self.proof.as_mut()) => Next::Proved(result),
             watched = self.overflow.next() => Next::Watched(watched),
@@ -367,8 +368,8 @@ impl Live {
 
     async fn settle(&mut self, tag: Tag, result: Result<Answer, request::Failure>) {
         // All events that came before this answer are ready by now.
-        while let Some(Some(fired)) = self.firing.next().now_or_never() {
-            self.fire(fired).await;
+        while let Some(Some((tag, told))) = self.telling.next().now_or_never() {
+            self.tell(tag, told).await;
         }
         let forgotten = self.forgotten.remove(&tag);
         let result = match result {
@@ -400,18 +401,19 @@ impl Live {
 
     fn watch(&mut self, tag: Tag, watch: Lookout) {
         let (stop, registration) = AbortHandle::new_pair();
-        let fired = watch.fired().map(move |fired| fired.then_some(tag));
-        self.firing.push(Abortable::new(fired, registration).map(|done| done.ok().flatten()).boxed());
+        let tells = watch.tells().map(move |told| (tag, told));
+        self.telling.push(Abortable::new(tells, registration).boxed());
         self.watches.insert(tag, stop);
     }
 
-    /// Tells of a watch that has fired; `None` is one that was let go of, or that the session's end has woken.
-    async fn fire(&mut self, fired: Option<Tag>) {
-        if let Some(tag) = fired
-            && self.watches.remove(&tag).is_some()
-        {
-            self.owner.tell(SessionEvent::Fired { tag }).await;
-        }
+    /// Tells what a watch does, unless it was let go of.
+    async fn tell(&mut self, tag: Tag, told: Told) {
+        let event = match told {
+            Told::Fired if self.watches.remove(&tag).is_some() => SessionEvent::Fired { tag },
+            Told::Child(name) if self.watches.contains_key(&tag) => SessionEvent::ChildChanged { tag, name },
+            Told::Fired | Told::Child(_) => return,
+        };
+        self.owner.tell(event).await;
     }
 
     fn on_command(&mut self, command: Command) {
@@ -443,6 +445,14 @@ impl Live {
                 let Some(taken) = self.room.take(bytes) else { return self.overflow.begin(tag, request, bytes) };
                 Some(taken)
             }
+            Request::WatchChildren { path } => match self.room.take(self.prefix + path.len()) {
+                Some(taken) => Some(taken),
+                // What watches elsewhere may tell later than the data, and then the next list knows nothing of what was told.
+                None => {
+                    let why = "no room in this session for a lasting watch".to_owned();
+                    return self.queue(tag, Err(RequestError::Refused(why)));
+                }
+            },
             _ => None,
         };
         self.send(tag, prepare(client, self.acls, request, taken));

@@ -350,6 +350,22 @@ impl Client {
         Ok(fired)
     }
 
+    /// The children that a lasting watch has named so far, each once for as long as nothing else comes between; as
+    /// [`Client::not_fired`], after a round trip.
+    pub async fn named(&mut self, watch: Tag) -> Result<Vec<String>> {
+        self.not_fired(&[watch]).await?;
+        let mut names = Vec::new();
+        self.stash.retain(|event| match event {
+            SessionEvent::ChildChanged { tag, name } if *tag == watch => {
+                names.push(name.clone());
+                false
+            }
+            _ => true,
+        });
+        names.dedup();
+        Ok(names)
+    }
+
     pub fn forget(&mut self, tag: Tag) {
         if let Some(session) = &mut self.session {
             session.forget(tag);
@@ -407,6 +423,10 @@ pub fn get(path: &str, watch: bool) -> Request {
 
 pub fn list(path: &str, watch: bool) -> Request {
     Request::List { path: path.to_owned(), watch }
+}
+
+pub fn watch_children(path: &str) -> Request {
+    Request::WatchChildren { path: path.to_owned() }
 }
 
 pub fn set(path: &str, data: &[u8], version: Option<i32>) -> Request {

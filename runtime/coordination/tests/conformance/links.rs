@@ -7,7 +7,7 @@ use bellwether_coordination::SessionEvent;
 use bellwether_core::id::SessionId;
 use bellwether_core::request::{CreateMode, RequestError};
 
-use super::bed::{Bed, TIMEOUT, create, get, list, set};
+use super::bed::{Bed, TIMEOUT, create, get, list, set, watch_children};
 
 /// Long enough for a server to come back within it on a busy machine.
 const LONG: Duration = Duration::from_secs(20);
@@ -64,6 +64,30 @@ pub async fn watches_survive_a_reconnect(bed: Bed) -> Result<()> {
     client.fired(children).await?;
     client.not_fired(&[quiet]).await?;
     other.close().await?;
+    client.close().await
+}
+
+pub async fn lasting_watches_do_not(bed: Bed) -> Result<()> {
+    let mut client = bed.client_with(LONG).await?;
+    client.create("/a", b"").await?;
+    let before = client.watch(watch_children("/a")).await?;
+    for round in 0..3 {
+        bed.cut().await?;
+        client.await_disconnected().await?;
+        bed.heal().await?;
+        client.await_reconnected().await?;
+        let mut other = bed.client().await?;
+        other.create(&format!("/a/quiet{round}"), b"").await?;
+        assert_eq!(client.named(before).await?, [""; 0]);
+        // As the owner does: it lets go of the one and sets another at once.
+        client.forget(before);
+        let after = client.watch(watch_children("/a")).await?;
+        other.create(&format!("/a/told{round}"), b"").await?;
+        assert_eq!(client.named(after).await?, [format!("told{round}")]);
+        assert_eq!(client.named(before).await?, [""; 0]);
+        client.forget(after);
+        other.close().await?;
+    }
     client.close().await
 }
 

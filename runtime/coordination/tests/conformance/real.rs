@@ -7,10 +7,10 @@ use anyhow::{Context, Result, bail, ensure};
 use bellwether_coordination::SessionEvent;
 use bellwether_coordination::zookeeper::{DigestAuth, Secret, ZookeeperConfig, ZookeeperCoordinator};
 use bellwether_core::request::{CreateMode, RequestError};
-use bellwether_tests::proxy::Proxy;
-use bellwether_tests::zookeeper::{Ensemble, Options, Server};
+use bellwether_tests::proxy::{Proxy, op};
+use bellwether_tests::zookeeper::{Ensemble, Options, Server, without_lasting_watches};
 
-use super::bed::{Client, PATIENCE, TIMEOUT, create, get, list, set};
+use super::bed::{Client, PATIENCE, TIMEOUT, create, get, list, set, watch_children};
 
 fn coordinator(server: &Server, chroot: &str, user: Option<&str>) -> Result<ZookeeperCoordinator> {
     let mut config = ZookeeperConfig::parse(&format!("zookeeper://{}{chroot}", server.address()))?;
@@ -272,6 +272,37 @@ async fn a_reconnect_is_told_when_it_is_known_to_be_in_the_same_session() -> Res
         client.await_reconnected().await?;
         assert_eq!(client.list("/").await?, ["e", "zookeeper"], "what showed it is gone");
     }
+    client.close().await
+}
+
+/// It would close the connection whenever it is asked for what it does not know.
+#[tokio::test]
+async fn a_server_of_before_3_6_is_refused_for_good_and_by_name() -> Result<()> {
+    let server = Server::start()?;
+    let proxy = Proxy::start(server.address())?;
+    proxy.unknown(&[op::MULTI_READ, op::ADD_WATCH]);
+    let config = ZookeeperConfig::parse(&format!("zookeeper://{}", proxy.address()))?;
+    let mut client = Client::open(&ZookeeperCoordinator::new(config)?, TIMEOUT);
+    match client.next_event().await? {
+        SessionEvent::Ended { reason, permanent: true } => {
+            ensure!(reason.contains("older than ZooKeeper 3.6"), "{reason}")
+        }
+        other => bail!("{other:?}"),
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_server_that_has_no_lasting_watches_refuses_them_and_has_the_others() -> Result<()> {
+    let server = Server::start_with(&without_lasting_watches())?;
+    let mut client = client(&server, "", None).await?;
+    let refused = client.submit(watch_children("/"));
+    let answer = client.answer(refused).await?;
+    ensure!(matches!(answer, Err(RequestError::Refused(_))), "{answer:?}");
+    let watch = client.watch(list("/", true)).await?;
+    client.create("/a", b"").await?;
+    client.fired(watch).await?;
+    assert_eq!(client.named(refused).await?, [""; 0]);
     client.close().await
 }
 

@@ -1,10 +1,10 @@
-//! One-shot watches: which requests leave them, what makes them fire, and when that is told.
+//! Watches, those that fire once and lasting ones: which requests leave them, what they tell of, and when.
 
 use anyhow::{Result, bail, ensure};
 use bellwether_coordination::SessionEvent;
 use bellwether_core::request::{CreateMode, Op, Reply, Request, RequestError};
 
-use super::bed::{Bed, create, delete, get, list};
+use super::bed::{Bed, create, delete, get, list, set, watch_children};
 
 pub async fn fire_once(bed: Bed) -> Result<()> {
     let mut client = bed.client().await?;
@@ -138,7 +138,7 @@ pub async fn come_before_the_new_data(bed: Bed) -> Result<()> {
     for round in 1..=50 {
         let watch = client.watch(get("/a", true)).await?;
         let new = round.to_string();
-        let write = other.submit(super::bed::set("/a", new.as_bytes(), None));
+        let write = other.submit(set("/a", new.as_bytes(), None));
         // Read until the new data are seen; the event must have come by then.
         let mut fired = false;
         loop {
@@ -153,6 +153,120 @@ pub async fn come_before_the_new_data(bed: Bed) -> Result<()> {
             let Reply::Data { data, .. } = data else { bail!("{data:?}") };
             if &*data == new.as_bytes() {
                 ensure!(fired, "round {round}: new data without the event");
+                break;
+            }
+        }
+        other.answer(write).await??;
+    }
+    other.close().await?;
+    client.close().await
+}
+
+pub async fn lasting_ones_name_the_children(bed: Bed) -> Result<()> {
+    let mut client = bed.client().await?;
+    let mut other = bed.client().await?;
+    client.create("/a", b"").await?;
+    client.create("/ab", b"").await?;
+    let watch = client.submit(watch_children("/a"));
+    assert_eq!(client.answer(watch).await??, Reply::Watching);
+    let above = client.watch(watch_children("/")).await?;
+    assert_eq!(client.named(watch).await?, [""; 0]);
+    // Whoever does it, and however often.
+    other.create("/a/b", b"").await?;
+    client.create("/a/c", b"").await?;
+    other.set("/a/b", b"x").await?;
+    other.ok(delete("/a/c", None)).await?;
+    assert_eq!(client.named(watch).await?, ["b", "c", "b", "c"]);
+    // Not the children's children, nor what only begins alike.
+    other.create("/a/b/x", b"").await?;
+    other.create("/ab/y", b"").await?;
+    assert_eq!(client.named(watch).await?, [""; 0]);
+    // A sequential child, and one that goes with its session; and what a transaction does, all of it or nothing.
+    let made = other.ok(create("/a/s", b"", CreateMode::EphemeralSequential)).await?;
+    let Reply::Created { path } = made else { bail!("{made:?}") };
+    other.close().await?;
+    let name = path.trim_start_matches("/a/");
+    assert_eq!(client.named(watch).await?, [name]);
+    let make = |path: &str| Op::Create { path: path.to_owned(), data: (*b"").into() };
+    client.ok(Request::Multi(vec![make("/a/m"), make("/a/n")])).await?;
+    client.err(Request::Multi(vec![make("/a/o"), make("/a/m")])).await?;
+    assert_eq!(client.named(watch).await?, ["m", "n"]);
+    assert_eq!(client.named(above).await?, [""; 0]);
+    client.close().await
+}
+
+pub async fn lasting_ones_end_with_the_znode(bed: Bed) -> Result<()> {
+    let mut client = bed.client().await?;
+    let mut other = bed.client().await?;
+    // It need not exist; when it is made, that is told, and nothing after it.
+    let watch = client.watch(watch_children("/a")).await?;
+    other.create("/a", b"").await?;
+    client.fired(watch).await?;
+    other.create("/a/b", b"").await?;
+    assert_eq!(client.named(watch).await?, [""; 0]);
+    // Written, or deleted after its children: the same.
+    let watch = client.watch(watch_children("/a")).await?;
+    other.set("/a", b"x").await?;
+    client.fired(watch).await?;
+    let watch = client.watch(watch_children("/a")).await?;
+    other.ok(delete("/a/b", None)).await?;
+    assert_eq!(client.named(watch).await?, ["b"]);
+    other.ok(delete("/a", None)).await?;
+    client.fired(watch).await?;
+    other.create("/a", b"").await?;
+    other.create("/a/b", b"").await?;
+    assert_eq!(client.named(watch).await?, [""; 0]);
+    other.close().await?;
+    client.close().await
+}
+
+pub async fn lasting_ones_are_forgotten_and_set_again(bed: Bed) -> Result<()> {
+    let mut client = bed.client().await?;
+    client.create("/a", b"").await?;
+    let mut before = client.watch(watch_children("/a")).await?;
+    for round in 0..50 {
+        // In one breath, so that they meet on their way to the server.
+        client.forget(before);
+        let early = client.submit(watch_children("/a"));
+        client.forget(early);
+        let watch = client.submit(watch_children("/a"));
+        let made = client.submit(create(&format!("/a/{round}"), b"", CreateMode::Persistent));
+        client.answer(early).await??;
+        client.answer(watch).await??;
+        client.answer(made).await??;
+        assert_eq!(client.named(watch).await?, [round.to_string()]);
+        for gone in [before, early] {
+            assert_eq!(client.named(gone).await?, [""; 0]);
+        }
+        before = watch;
+    }
+    client.forget(before);
+    client.create("/a/last", b"").await?;
+    assert_eq!(client.named(before).await?, [""; 0]);
+    client.close().await
+}
+
+pub async fn lasting_ones_tell_before_the_new_data(bed: Bed) -> Result<()> {
+    let mut client = bed.client().await?;
+    let mut other = bed.client().await?;
+    client.create("/a", b"").await?;
+    let watch = client.watch(watch_children("/a")).await?;
+    for round in 1..=50 {
+        let name = round.to_string();
+        let write = other.submit(create(&format!("/a/{name}"), b"", CreateMode::Persistent));
+        let mut told = false;
+        loop {
+            let read = client.submit(list("/a", false));
+            let names = loop {
+                match client.next_event().await? {
+                    SessionEvent::ChildChanged { tag, name: child } if tag == watch => told |= child == name,
+                    SessionEvent::Answered { tag, result } if tag == read => break result?,
+                    other => bail!("unexpected: {other:?}"),
+                }
+            };
+            let Reply::Children { names, .. } = names else { bail!("{names:?}") };
+            if names.contains(&name) {
+                ensure!(told, "round {round}: in the list and not told");
                 break;
             }
         }

@@ -11,7 +11,6 @@ use super::{Around, Purpose, Rollouts};
 use crate::config::Safeguard;
 use crate::id::NodeId;
 use crate::link::Cx;
-use crate::registry::Registration;
 use crate::release::{Document, Phase, Report, Rollout, next_wave};
 use crate::request::{Op, Reply, Request, RequestError};
 use crate::time::Moment;
@@ -124,7 +123,7 @@ impl Rollouts {
         let (Some(seen), Some(members)) = (conductor.seen.take(), around.members) else { return };
         let me = self.me.clone();
         let existing: BTreeSet<NodeId> =
-            seen.into_iter().chain(members.iter().map(Registration::id)).chain([me]).collect();
+            seen.into_iter().chain(members.iter().map(|member| member.id.clone())).chain([me]).collect();
         let Some(next) = self.next(cx.now, &document, rollout, &existing) else { return };
         let set = Op::Set { path: self.path.clone(), data: next.encode().into(), version: Some(version) };
         let [own, epoch] = fence.clone();

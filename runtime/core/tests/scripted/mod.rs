@@ -10,7 +10,7 @@ use bellwether_core::callback::{CallFailure, Callback, Exports, PrepareFailure, 
 use bellwether_core::command::Command;
 use bellwether_core::config::{ElectionFormat, FailurePolicy, GroupConfig, NodeConfig, Probation, StateAccess, Watch};
 use bellwether_core::event::{Event, SessionEvent, Source};
-use bellwether_core::id::{Generation, GroupName, Guid, NodeId, ReleaseId, SessionId};
+use bellwether_core::id::{Generation, GroupName, Guid, NodeId, ReleaseId, SessionId, Tag};
 use bellwether_core::node::Node;
 use bellwether_core::request::{CreateMode, Op, Reply, Request, RequestError, Stat};
 use bellwether_core::status::{GroupStatus, Role};
@@ -60,10 +60,17 @@ pub struct World {
     /// Sources of releases that cannot be prepared.
     pub unfit: fn(&Source) -> bool,
     tree: BTreeMap<String, Znode>,
+    /// How many children were made below each znode.
+    made: BTreeMap<String, u64>,
     zxid: i64,
     generation: Generation,
     pushed: VecDeque<Event>,
-    watched: BTreeMap<String, bellwether_core::id::Tag>,
+    watched: BTreeMap<String, Tag>,
+    /// The server knows no lasting watches.
+    pub old: bool,
+    lasting: BTreeMap<String, Tag>,
+    /// What those have seen and not told yet.
+    seen: Vec<SessionEvent>,
 }
 
 impl World {
@@ -125,10 +132,14 @@ impl World {
             counted_out: false,
             unfit: |_| false,
             tree: BTreeMap::new(),
+            made: BTreeMap::new(),
             zxid: 0,
             generation: Generation(0),
             pushed: VecDeque::new(),
             watched: BTreeMap::new(),
+            old: false,
+            lasting: BTreeMap::new(),
+            seen: Vec::new(),
         }
     }
 
@@ -184,9 +195,7 @@ impl World {
 
     /// Another node registers.
     pub fn add_member(&mut self, group: &str, id: &str) -> String {
-        let stat = self.tree[&members_of(group)].stat;
-        let counter = stat.cversion.wrapping_add(stat.children).cast_unsigned() / 2;
-        let name = format!("m_{counter:010}");
+        let name = format!("m_{:010}", self.made.get(&members_of(group)).copied().unwrap_or_default());
         self.add_member_as(group, id, &name);
         name
     }
@@ -213,25 +222,28 @@ impl World {
         self.remove(&format!("{}/{name}", members_of(group))).unwrap();
     }
 
-    /// So many members are said to have registered so far.
-    pub fn set_members_counter(&mut self, group: &str, made: i32) {
-        let stat = &mut self.tree.get_mut(&members_of(group)).unwrap().stat;
-        stat.cversion = made.wrapping_mul(2).wrapping_sub(stat.children);
-    }
-
     /// An operator deletes the registry, and makes it again.
     pub fn make_registry_anew(&mut self, group: &str) {
-        let above = format!("{}/", members_of(group));
-        self.tree.retain(|path, _| !path.starts_with(&above));
+        for name in self.members(group).into_iter().map(String::from).collect::<Vec<_>>() {
+            self.remove_member(group, &name);
+        }
         self.remove(&members_of(group)).unwrap();
         self.zxid += 1;
         self.insert(members_of(group), Arc::from([]), None).unwrap();
     }
 
-    /// Who watches the list of members is told that it has changed.
+    /// Who watches the members is told what has changed.
     pub fn members_changed(&mut self, group: &str) {
-        let tag = self.watched.remove(&members_of(group)).unwrap();
-        self.session(SessionEvent::Fired { tag });
+        match self.watched.remove(&members_of(group)) {
+            Some(tag) => self.session(SessionEvent::Fired { tag }),
+            None => self.tell_seen(),
+        }
+    }
+
+    fn tell_seen(&mut self) {
+        let seen = std::mem::take(&mut self.seen).into_iter();
+        self.pushed.extend(seen.map(|event| Event::Session { generation: self.generation, event }));
+        self.take_all();
     }
 
     /// Another node joins, under this name.
@@ -296,6 +308,10 @@ impl World {
     }
 
     pub fn session(&mut self, event: SessionEvent) {
+        if event == SessionEvent::Disconnected {
+            self.lasting.clear();
+            self.seen.clear();
+        }
         self.event(Event::Session { generation: self.generation, event });
     }
 
@@ -334,7 +350,15 @@ impl World {
                 }
                 (self.before)(self, &request);
                 let slow = (self.slow)(&request);
+                if let Request::WatchChildren { path } = &request
+                    && !self.old
+                {
+                    self.lasting.insert(path.clone(), tag);
+                }
                 let result = self.serve(request);
+                // What was seen before is told before the answer.
+                let seen = std::mem::take(&mut self.seen).into_iter();
+                self.pushed.extend(seen.map(|event| Event::Session { generation, event }));
                 let answer = Event::Session { generation, event: SessionEvent::Answered { tag, result } };
                 if slow {
                     self.kept_back.push(answer);
@@ -359,6 +383,7 @@ impl World {
             Command::Call { group, instance, call, callback, .. } => {
                 Event::Returned { group, instance, call, result: (self.answer_call)(&callback) }
             }
+            Command::Forget { tag, .. } => return self.lasting.retain(|_, watch| *watch != tag),
             _ => return,
         };
         self.pushed.push_back(next);
@@ -402,6 +427,8 @@ impl World {
                 let names = names.filter(|name| !name.contains('/')).map(String::from).collect();
                 Ok(Reply::Children { names, stat })
             }
+            Request::WatchChildren { .. } if self.old => Err(RequestError::Refused("unimplemented".into())),
+            Request::WatchChildren { .. } => Ok(Reply::Watching),
             Request::Sync { .. } => Ok(Reply::Synced),
             Request::Multi(ops) => {
                 let before = self.tree.clone();
@@ -446,7 +473,10 @@ impl World {
         if self.tree.contains_key(&path) {
             return Err(RequestError::NodeExists);
         }
-        self.count(&path, 1);
+        if let Some((parent, _)) = path.rsplit_once('/') {
+            *self.made.entry(parent.to_owned()).or_default() += 1;
+        }
+        self.see(&path);
         let stat = Stat { czxid: self.zxid, mzxid: self.zxid, owner, ..Stat::default() };
         self.tree.insert(path, Znode { data, stat });
         Ok(())
@@ -454,16 +484,18 @@ impl World {
 
     fn remove(&mut self, path: &str) -> Option<Znode> {
         let gone = self.tree.remove(path)?;
-        self.count(path, -1);
+        self.made.remove(path);
+        self.see(path);
         Some(gone)
     }
 
-    /// The parent has so many children more.
-    fn count(&mut self, path: &str, more: i32) {
-        let parent = path.rsplit_once('/').and_then(|(parent, _)| self.tree.get_mut(parent));
-        if let Some(Znode { stat, .. }) = parent {
-            stat.children += more;
-            stat.cversion = stat.cversion.wrapping_add(1);
+    /// Something has become of a znode.
+    fn see(&mut self, path: &str) {
+        self.seen.extend(self.lasting.remove(path).map(|tag| SessionEvent::Fired { tag }));
+        if let Some((parent, name)) = path.rsplit_once('/')
+            && let Some(&tag) = self.lasting.get(parent)
+        {
+            self.seen.push(SessionEvent::ChildChanged { tag, name: name.to_owned() });
         }
     }
 
