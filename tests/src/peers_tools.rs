@@ -258,8 +258,8 @@ impl Peer {
     /// # Errors
     /// When it does not run.
     pub fn tell(&self, command: &str) -> Result<()> {
-        let mut stdin = lock(&self.stdin);
-        writeln!(stdin, "{command}").with_context(|| format!("{} does not listen", self.name))
+        let line = format!("{command}\n");
+        lock(&self.stdin).write_all(line.as_bytes()).with_context(|| format!("{} does not listen", self.name))
     }
 
     /// Sends a command and gives what the answer says after its first word. For one caller at a time.

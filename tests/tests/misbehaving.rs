@@ -98,9 +98,9 @@ fn cluster(name: &str, nodes: usize, bad: &str) -> Result<Cluster> {
 
 /// One node that leads both groups; the guest of the one follows `order` in each tick. Failures are many here: the node shall go on
 /// with the guest, not give leadership up.
-fn in_callbacks(name: &str, order: &str, grants: &str) -> Result<Cluster> {
+fn in_callbacks(name: &str, order: &str, within: &str, grants: &str) -> Result<Cluster> {
     let bad = format!(
-        "[group.config]\non-tick = {order:?}\n[group.tick]\nevery = \"20ms\"\n[group.limits]\ncallback = \"300ms\"\n\
+        "[group.config]\non-tick = {order:?}\n[group.tick]\nevery = \"20ms\"\n[group.limits]\ncallback = \"{within}\"\n\
          memory = \"16MiB\"\nlog = \"4KiB\"\n[group.on_failure]\nrestarts = 1000\nbackoff = \"10ms\"\nbackoff_max = \"50ms\"\n\
          {grants}"
     );
@@ -111,7 +111,7 @@ fn in_callbacks(name: &str, order: &str, grants: &str) -> Result<Cluster> {
 
 /// The guest fails in its ticks, and the status says how, in all of these words.
 fn fails_in_callbacks(name: &str, order: &str, grants: &str, words: &[&str]) -> Result<()> {
-    let cluster = in_callbacks(name, order, grants)?;
+    let cluster = in_callbacks(name, order, "300ms", grants)?;
     let node = cluster.node(0);
     unharmed(&cluster, node, |node| {
         node.group(BAD).ok().and_then(|group| group["callbacks"]["failed"].as_u64()).unwrap_or_default()
@@ -127,9 +127,9 @@ fn fails_in_callbacks(name: &str, order: &str, grants: &str, words: &[&str]) -> 
 }
 
 /// Two nodes; the leader of the bad group has the other one follow `order` in tasks. Gives the cluster, the worker and the leader.
-fn in_tasks(name: &str, order: &str, grants: &str) -> Result<(Cluster, usize, usize)> {
+fn in_tasks(name: &str, order: &str, within: &str, grants: &str) -> Result<(Cluster, usize, usize)> {
     let bad = format!(
-        "[group.config]\non-tick = {:?}\n[group.tick]\nevery = \"20ms\"\n[group.limits]\ncallback = \"60s\"\ntask = \"300ms\"\n\
+        "[group.config]\non-tick = {:?}\n[group.tick]\nevery = \"20ms\"\n[group.limits]\ncallback = \"60s\"\ntask = \"{within}\"\n\
          memory = \"16MiB\"\nlog = \"4KiB\"\n{grants}",
         format!("tell each 30000 {order}")
     );
@@ -141,7 +141,7 @@ fn in_tasks(name: &str, order: &str, grants: &str) -> Result<(Cluster, usize, us
 
 /// The guest fails in tasks, and the leader's guest is told how, in all of these words.
 fn fails_in_tasks(name: &str, order: &str, grants: &str, words: &[&str]) -> Result<()> {
-    let (cluster, worker, leader) = in_tasks(name, order, grants)?;
+    let (cluster, worker, leader) = in_tasks(name, order, "300ms", grants)?;
     unharmed(&cluster, cluster.node(worker), |node| {
         node.group(BAD).ok().and_then(|group| group["tasks"]["failed"].as_u64()).unwrap_or_default()
     })?;
@@ -187,7 +187,7 @@ fn a_callback_that_exhausts_memory_meets_its_limit() -> Result<()> {
 
 #[test]
 fn a_callback_that_floods_the_log_is_cut_short() -> Result<()> {
-    let cluster = in_callbacks("flood", "flood 5000", "")?;
+    let cluster = in_callbacks("flood", "flood 5000", "30s", "")?;
     let node = cluster.node(0);
     unharmed(&cluster, node, |node| floods(node, "callbacks"))?;
     // A flood is no failure: the guest goes on, and leads.
@@ -221,7 +221,7 @@ fn a_task_that_exhausts_memory_meets_its_limit() -> Result<()> {
 
 #[test]
 fn a_task_that_floods_the_log_is_cut_short() -> Result<()> {
-    let (cluster, worker, _) = in_tasks("flood", "flood 5000", "")?;
+    let (cluster, worker, _) = in_tasks("flood", "flood 5000", "30s", "")?;
     let node = cluster.node(worker);
     unharmed(&cluster, node, |node| floods(node, "tasks"))?;
     let tasks = &node.group(BAD)?["tasks"];

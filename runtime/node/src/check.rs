@@ -11,8 +11,8 @@ use bellwether_source::{Options, Reference, Sources};
 use serde::Serialize;
 
 use crate::error::{NodeError, NodeErrorKind};
-use crate::guests::Unloadable;
 use crate::manifest::Manifest;
+use crate::release::Unloadable;
 use crate::start::sources_with;
 
 /// What was found about some components.

@@ -94,14 +94,16 @@ impl Driver {
     }
 
     fn handle(&mut self, event: Event) -> Option<Ended> {
-        let mut ended = None;
+        let (mut ended, mut notices) = (None, Vec::new());
         for command in self.core.handle(clock::now(), event) {
-            if let Command::Finished { error } = command {
-                ended = Some(error.map_or(Ended::Stopped, Ended::Refused));
-            } else {
-                self.execute(command);
+            match command {
+                Command::Finished { error } => ended = Some(error.map_or(Ended::Stopped, Ended::Refused)),
+                Command::Notice(notice) => notices.push(notice),
+                command => self.execute(command),
             }
         }
+        // Said when all is done: writing a line takes longer than most of what it tells of.
+        notices.iter().for_each(|notice| self.say(notice));
         ended
     }
 
@@ -125,7 +127,6 @@ impl Driver {
             }
             Command::Extend { until } => self.lease.extend(until),
             Command::Answer { request, answer } => self.shared.questions.answer(request, answer),
-            Command::Notice(notice) => self.say(&notice),
             Command::Grant { group, epoch, until } => {
                 if let Some(group) = self.shared.groups.get(&group) {
                     group.gate.grant(epoch, until);
@@ -157,7 +158,7 @@ impl Driver {
             Command::Stop { group, instance } => self.with(&group, |guests| guests.stop(instance)),
             Command::Promote { group, instance } => self.with(&group, |guests| guests.promote(instance)),
             Command::Drain { group } => self.with(&group, Guests::drain),
-            Command::Finished { .. } => {}
+            Command::Finished { .. } | Command::Notice(_) => {}
         }
     }
 

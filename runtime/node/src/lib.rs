@@ -20,6 +20,7 @@ mod outcomes;
 mod outgoing;
 pub mod peers;
 pub mod reaper;
+mod release;
 mod rollout;
 mod run;
 pub mod scenario;

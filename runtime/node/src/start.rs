@@ -34,13 +34,14 @@ use crate::control::NodeControl;
 use crate::driver::{Driver, Ended, Inquiry, MAILBOX};
 use crate::error::{NodeError, NodeErrorKind};
 use crate::gate::{Gate, Lease};
-use crate::guests::{Asked, Guests, ReleaseSpec, Unloadable};
+use crate::guests::Guests;
 use crate::holders::OtherNodes;
 use crate::host::PeerTasks;
 use crate::identity::Identity;
 use crate::manifest::{Connect, Manifest};
 use crate::outgoing::Outgoing;
 use crate::peers::{Part, PeerLimits, PeerServer, Peers, Tasks, TlsFiles};
+use crate::release::{Asked, ReleaseSpec, Unloadable};
 use crate::shared::{GroupShared, NodeShared};
 use crate::watcher;
 

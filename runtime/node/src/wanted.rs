@@ -10,7 +10,7 @@ use bellwether_core::release::{Artifact, Wanted};
 use bellwether_guest::{Component, Engine};
 use bellwether_source::{Digest, Reference, Sources};
 
-use crate::guests::{Asked, Release, ReleaseSpec, compile};
+use crate::release::{Asked, Release, ReleaseSpec, compile};
 
 /// What shall be deployed, before anybody has looked at it.
 #[derive(Debug, Clone, PartialEq, Eq)]

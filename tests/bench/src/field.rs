@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail, ensure};
 use bellwether_tests::cluster::{Cluster, Line, Node};
 use bellwether_tests::guests::guest;
+use bellwether_tests::measure::boottime;
 use bellwether_tests::peers_tools::{Peer, Recipe};
 use bellwether_tests::zookeeper::Server;
 use rustix::process::Signal;
@@ -273,19 +274,27 @@ impl Field {
         }
     }
 
-    /// Tells the leader to give leadership up.
+    /// Tells the leader to give leadership up; gives the time just before.
     ///
     /// # Errors
     /// When it does not hear, or does not lead.
-    pub fn resign(&self, leader: &Change) -> Result<()> {
+    pub fn resign(&self, leader: &Change) -> Result<Duration> {
         match &self.processes {
             Processes::Nodes(cluster) => {
                 let path = format!("/v1/nodes/{}/groups/{GROUP}/resign", leader.id);
-                let (code, body) = cluster.node(leader.process).http("POST", &path, "")?;
+                // Connected before, as a peer is by its standard input.
+                let call = cluster.node(leader.process).call("POST", &path, "")?;
+                let from = boottime();
+                let (code, body) = call.answer()?;
                 ensure!(code == 204, "{} did not resign: {code} {body}", leader.id);
-                Ok(())
+                Ok(from)
             }
-            Processes::Peers(_, peers) => peers[leader.process].tell(&format!("resign {}", leader.id)),
+            Processes::Peers(_, peers) => {
+                let order = format!("resign {}", leader.id);
+                let from = boottime();
+                peers[leader.process].tell(&order)?;
+                Ok(from)
+            }
         }
     }
 

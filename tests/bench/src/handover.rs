@@ -6,7 +6,7 @@
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
-use bellwether_tests::measure::{Figures, boottime, resident_with_children};
+use bellwether_tests::measure::{Figures, resident_with_children};
 use bellwether_tests::zookeeper::Server;
 
 use crate::bed::{Counts, computed, settled};
@@ -90,8 +90,7 @@ fn once(field: &Field, leader: &Change, layout: Layout, rest: Rest) -> Result<Mo
         Rest::Whole => field.whole()?,
     }
     let mark = field.mark();
-    let from = boottime();
-    field.resign(leader)?;
+    let from = field.resign(leader)?;
     let next = field.wait("a successor", &mark, |change| change.elected)?;
     ensure!(layout.candidates() == 1 || next.id != leader.id, "{} follows itself", leader.id);
     let told = field.wait("the former leader to be told", &mark, |change| !change.elected && change.id == leader.id)?;

@@ -30,6 +30,34 @@ struct State {
     paused: bool,
 }
 
+/// A request to a node's admin API.
+#[derive(Debug)]
+pub struct Call {
+    stream: UnixStream,
+    request: String,
+    what: String,
+}
+
+impl Call {
+    /// Asks, and waits for the answer: its status and its body.
+    ///
+    /// # Errors
+    /// When nobody answers.
+    pub fn answer(mut self) -> Result<(u16, String)> {
+        // At once: in pieces, the server would wake for each of them.
+        self.stream.write_all(self.request.as_bytes())?;
+        let mut answer = String::new();
+        self.stream.read_to_string(&mut answer).with_context(|| format!("{} was not answered", self.what))?;
+        let (head, body) = answer.split_once("\r\n\r\n").context("the answer has no end of its head")?;
+        ensure!(
+            !head.to_ascii_lowercase().contains("transfer-encoding"),
+            "an answer in chunks is not expected: {head}"
+        );
+        let status = head.split(' ').nth(1).and_then(|code| code.parse().ok());
+        Ok((status.with_context(|| format!("not HTTP: {head}"))?, body.to_owned()))
+    }
+}
+
 /// One node. It may run, be paused, or not run.
 #[derive(Debug)]
 pub struct Node {
@@ -253,27 +281,24 @@ impl Node {
     /// # Errors
     /// When nobody answers.
     pub fn http(&self, method: &str, path: &str, body: &str) -> Result<(u16, String)> {
+        self.call(method, path, body)?.answer()
+    }
+
+    /// The same, connected and not asked yet: whoever measures begins when it is.
+    ///
+    /// # Errors
+    /// When nobody listens.
+    pub fn call(&self, method: &str, path: &str, body: &str) -> Result<Call> {
         ensure!(self.is_awake(), "{} does not run", self.id);
-        let mut stream = UnixStream::connect(self.socket())?;
+        let stream = UnixStream::connect(self.socket())?;
         stream.set_read_timeout(Some(if method == "POST" { DONE } else { ANSWER }))?;
         stream.set_write_timeout(Some(ANSWER))?;
-        write!(
-            stream,
+        let request = format!(
             "{method} {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nContent-Type: application/json\r\n\
              Content-Length: {}\r\n\r\n{body}",
             body.len()
-        )?;
-        let mut answer = String::new();
-        stream
-            .read_to_string(&mut answer)
-            .with_context(|| format!("{method} {path} of {} was not answered", self.id))?;
-        let (head, body) = answer.split_once("\r\n\r\n").context("the answer has no end of its head")?;
-        ensure!(
-            !head.to_ascii_lowercase().contains("transfer-encoding"),
-            "an answer in chunks is not expected: {head}"
         );
-        let status = head.split(' ').nth(1).and_then(|code| code.parse().ok());
-        Ok((status.with_context(|| format!("not HTTP: {head}"))?, body.to_owned()))
+        Ok(Call { stream, request, what: format!("{method} {path} of {}", self.id) })
     }
 
     /// Its status, as the admin API tells it (NODE in `ADMIN.md`).

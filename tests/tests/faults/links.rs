@@ -125,8 +125,11 @@ fn a_reset_with_more_watches_than_one_session_can_hold_changes_nothing() -> Resu
     ensure!(WATCHES * registry.len() > 128 * 1024, "one session could hold them");
     let node = cluster.node(0);
     let watched = || {
-        let watches = zookeeper.mntr().ok()?.get("zk_watch_count")?.parse().ok();
-        watches.filter(|watches: &usize| *watches == WATCHES)
+        let watches: usize = zookeeper.mntr().ok()?.get("zk_watch_count")?.parse().ok()?;
+        // Some of those on members last, and servers before 3.8.1 count those twice: once as on a znode, which are told one by one.
+        let znodes = zookeeper.four_letter("wchp").ok()?;
+        let lasting = znodes.lines().filter(|line| line.ends_with("/service_registry")).count();
+        (watches == WATCHES || watches == WATCHES + lasting).then_some(())
     };
     let settled = || cluster.wait_for("all groups to be led and watched", PATIENCE, |_| terms(node).zip(watched()));
     let (before, _) = settled()?;
