@@ -1,19 +1,6 @@
-//! Work that one node hands to another, and the fence that guards it.
+//! How work ends that one node hands to another, and the fence that guards it.
 
-use std::sync::Arc;
-
-use crate::id::{Epoch, NodeId};
-
-/// One piece of work as a worker gets it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Task {
-    /// The node that sent it.
-    pub sender: NodeId,
-    /// The sender's term; none if it does not lead.
-    pub epoch: Option<Epoch>,
-    /// The payload.
-    pub payload: Arc<[u8]>,
-}
+use crate::id::Epoch;
 
 /// Why a piece of work was not done.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

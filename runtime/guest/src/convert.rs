@@ -6,11 +6,12 @@ use bellwether_core::callback::{Cause, DemotionReason};
 use bellwether_core::id::Epoch;
 use bellwether_core::member::{Leader, Member, MembershipChange};
 use bellwether_core::state::{Entry, Expectation, StateError};
-use bellwether_core::work::{Task, WorkError};
+use bellwether_core::work::WorkError;
 
 use crate::bindings::bellwether::runtime::{cluster, state, types, workers};
-use crate::bindings::exports::bellwether::runtime::{lifecycle, observer, worker};
-use crate::host::ClusterError;
+use crate::bindings::exports::bellwether::runtime::{lifecycle, observer};
+use crate::bindings::lent;
+use crate::host::{ClusterError, Task};
 
 pub(crate) fn member(member: &Member) -> types::Member {
     types::Member {
@@ -60,12 +61,8 @@ pub(crate) fn demotion(reason: &DemotionReason) -> lifecycle::DemotionReason {
     }
 }
 
-pub(crate) fn task(task: &Task) -> worker::Task {
-    worker::Task {
-        sender: task.sender.as_str().to_owned(),
-        epoch: task.epoch.map(|epoch| epoch.0),
-        payload: task.payload.to_vec(),
-    }
+pub(crate) fn task(task: &Task) -> lent::Task<'_> {
+    lent::Task { sender: task.sender.as_str(), epoch: task.epoch.map(|epoch| epoch.0), payload: &task.payload }
 }
 
 pub(crate) fn entry(entry: &Entry) -> state::Entry {

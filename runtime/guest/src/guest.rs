@@ -4,15 +4,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bellwether_core::callback::{CallFailure, Callback, Returned, Step};
-use bellwether_core::work::Task;
 use tokio::time::Instant;
 use wasmtime::{Store, UpdateDeadline};
 
+use crate::bindings::lent;
 use crate::context::{Ctx, bytes};
 use crate::convert;
 use crate::error::LoadError;
 use crate::exports::Loaded;
-use crate::host::{Host, LogLevel};
+use crate::host::{Host, LogLevel, Task};
 use crate::link::Linked;
 use crate::roaming::Whereabouts;
 use crate::trap;
@@ -181,7 +181,10 @@ impl Guest {
 impl Loaded {
     async fn task(&self, store: &mut Store<Ctx>, task: &Task) -> wasmtime::Result<Result<Vec<u8>, String>> {
         let Some(worker) = &self.worker else { return absent("worker") };
-        worker.call_handle(store, &convert::task(task)).await
+        // Typed anew at each call, as the type has the lifetime of what is lent. That it fits was found when the component was loaded.
+        let handle: lent::Handle<'_> = worker.typed(&store)?;
+        let (result,) = handle.call_async(store, (convert::task(task),)).await?;
+        Ok(result)
     }
 
     async fn callback(

@@ -48,6 +48,17 @@ pub struct Assignment {
     pub payload: Bytes,
 }
 
+/// One piece of work as a worker gets it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Task {
+    /// The node that sent it.
+    pub sender: NodeId,
+    /// The sender's term; none if it does not lead.
+    pub epoch: Option<Epoch>,
+    /// The payload.
+    pub payload: Bytes,
+}
+
 /// A request to the outside, as the guest has finished it.
 #[derive(Debug)]
 pub struct HttpRequest {

@@ -4,10 +4,10 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use bellwether_core::callback::{Exports, Step};
-use wasmtime::component::{HasSelf, InstancePre, Linker};
+use wasmtime::component::{ComponentExportIndex, HasSelf, InstancePre, Linker};
 
 use crate::bindings;
-use crate::bindings::exports::bellwether::runtime::{handover, lifecycle, observer, ticker, worker};
+use crate::bindings::exports::bellwether::runtime::{handover, lifecycle, observer, ticker};
 use crate::component::Component;
 use crate::context::Ctx;
 use crate::contract::granted;
@@ -34,7 +34,7 @@ pub(crate) struct Release {
 /// Where the exports are found; those that the component does not have are `None`.
 pub(crate) struct Indices {
     pub(crate) lifecycle: lifecycle::GuestIndices,
-    pub(crate) worker: Option<worker::GuestIndices>,
+    pub(crate) worker: Option<ComponentExportIndex>,
     pub(crate) ticker: Option<ticker::GuestIndices>,
     pub(crate) handover: Option<handover::GuestIndices>,
     pub(crate) observer: Option<observer::GuestIndices>,
@@ -62,7 +62,7 @@ impl Linked {
         let exports = component.exports();
         let indices = Indices {
             lifecycle: lifecycle::GuestIndices::new(&pre).map_err(refused)?,
-            worker: exports.worker.then(|| worker::GuestIndices::new(&pre)).transpose().map_err(refused)?,
+            worker: bindings::lent::handle(component.wasm()),
             ticker: exports.ticker.then(|| ticker::GuestIndices::new(&pre)).transpose().map_err(refused)?,
             handover: exports.handover.then(|| handover::GuestIndices::new(&pre)).transpose().map_err(refused)?,
             observer: exports.observer.then(|| observer::GuestIndices::new(&pre)).transpose().map_err(refused)?,

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use bellwether_core::callback::{CallFailure, Step};
-use bellwether_core::work::{Outcomes, Task, WorkError};
+use bellwether_core::work::{Outcomes, WorkError};
 use bytes::Bytes;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::time::Instant;
@@ -13,7 +13,7 @@ use tokio::time::Instant;
 use crate::engine::Engine;
 use crate::error::LoadError;
 use crate::guest::Guest;
-use crate::host::Host;
+use crate::host::{Host, Task};
 use crate::link::Linked;
 use crate::roaming::{Call, Whereabouts};
 

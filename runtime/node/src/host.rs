@@ -15,7 +15,7 @@ use bellwether_core::id::{Epoch, GroupName, InstanceId, NodeId};
 use bellwether_core::member::{Leader, Member};
 use bellwether_core::state::{StateError, StateOp, StateReply};
 use bellwether_core::work::{Fence, WorkError};
-use bellwether_guest::host::{Assignment, ClusterError, Host, HttpError, HttpRequest, LogLevel};
+use bellwether_guest::host::{Assignment, ClusterError, Host, HttpError, HttpRequest, LogLevel, Task};
 use bellwether_source::Digest;
 use bellwether_source::store::Store;
 use bytes::Bytes;
@@ -276,7 +276,7 @@ impl crate::peers::Tasks for PeerTasks {
         &self,
         group: GroupName,
         recipient: NodeId,
-        task: bellwether_core::work::Task,
+        task: Task,
         deadline: Duration,
     ) -> BoxFuture<'_, Result<Bytes, WorkError>> {
         async move {

@@ -8,7 +8,8 @@ use std::time::{Duration, Instant};
 
 use bellwether_core::id::{Epoch, GroupName, NodeId};
 use bellwether_core::member::Member;
-use bellwether_core::work::{Task, WorkError};
+use bellwether_core::work::WorkError;
+use bellwether_guest::host::Task;
 use bellwether_node::peers::{PeerError, PeerLimits, PeerServer, Peers, Tasks};
 use bytes::Bytes;
 use futures::FutureExt;

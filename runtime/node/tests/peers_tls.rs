@@ -11,7 +11,8 @@ use std::time::Duration;
 
 use bellwether_core::id::{GroupName, NodeId};
 use bellwether_core::member::Member;
-use bellwether_core::work::{Task, WorkError};
+use bellwether_core::work::WorkError;
+use bellwether_guest::host::Task;
 use bellwether_node::peers::{Part, PeerError, PeerLimits, PeerServer, Peers, Tasks, TlsError, TlsFiles};
 use bellwether_source::Digest;
 use bytes::Bytes;

@@ -9,8 +9,8 @@ use bellwether_core::callback::{CallFailure, Callback, Cause, DemotionReason, Gu
 use bellwether_core::id::{Epoch, NodeId};
 use bellwether_core::member::{Leader, Member, MembershipChange};
 use bellwether_core::state::{Entry, Expectation, StateError, StateOp, StateReply};
-use bellwether_core::work::{Task, WorkError};
-use bellwether_guest::host::{Assignment, ClusterError, Host, LogLevel};
+use bellwether_core::work::WorkError;
+use bellwether_guest::host::{Assignment, ClusterError, Host, LogLevel, Task};
 use bellwether_guest::{Component, Engine, EngineOptions, Grants, Instance, Limits, PoolOptions, WorkerPool};
 use bellwether_tests::guests::{folder, language};
 use bytes::Bytes;
@@ -257,8 +257,11 @@ impl Guest {
     /// Gives a worker a task.
     pub async fn work(&self, payload: &[u8], epoch: Option<u64>) {
         self.sheet.note(&format!("task {}", text(payload)));
-        let task =
-            Task { sender: NodeId::new("n0").expect("a name"), epoch: epoch.map(Epoch), payload: payload.into() };
+        let task = Task {
+            sender: NodeId::new("n0").expect("a name"),
+            epoch: epoch.map(Epoch),
+            payload: payload.to_vec().into(),
+        };
         let result = self.pool.handle(task, PATIENCE).await;
         self.sheet.note(&match result {
             Ok(answer) => format!("= {}", text(&answer)),

@@ -10,8 +10,8 @@ use std::time::Duration;
 use bellwether_core::id::{Epoch, NodeId};
 use bellwether_core::member::{Leader, Member};
 use bellwether_core::state::{Entry, Expectation, StateError, StateOp, StateReply};
-use bellwether_core::work::{Task, WorkError};
-use bellwether_guest::host::{Assignment, ClusterError, Host, HttpError, HttpRequest, LogLevel};
+use bellwether_core::work::WorkError;
+use bellwether_guest::host::{Assignment, ClusterError, Host, HttpError, HttpRequest, LogLevel, Task};
 use bellwether_guest::{Component, Engine, EngineOptions, Grants, Instance, Limits, Linked};
 use bytes::Bytes;
 use futures::future::BoxFuture;
@@ -256,5 +256,5 @@ pub async fn limited(limits: &Limits, orders: &[(&str, &str)]) -> (Instance, Arc
 }
 
 pub fn task(order: &str) -> Task {
-    Task { sender: NodeId::new("leader").expect("a name"), epoch: Some(Epoch(7)), payload: order.as_bytes().into() }
+    Task { sender: NodeId::new("leader").expect("a name"), epoch: Some(Epoch(7)), payload: order.to_owned().into() }
 }

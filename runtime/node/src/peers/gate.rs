@@ -7,7 +7,8 @@ use std::pin::Pin;
 use std::sync::Arc;
 
 use bellwether_core::id::{Epoch, GroupName, NodeId};
-use bellwether_core::work::{Task, WorkError};
+use bellwether_core::work::WorkError;
+use bellwether_guest::host::Task;
 use http_body_util::{BodyExt, Limited};
 use hyper::body::Incoming;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
@@ -217,9 +218,7 @@ impl Workers for Handler {
         let group = GroupName::new(group).map_err(bad)?;
         let recipient = NodeId::new(recipient).map_err(bad)?;
         let sender = NodeId::new(sender).map_err(bad)?;
-        let task = Task { sender, epoch: epoch.map(Epoch), payload: payload.as_ref().into() };
-        // The copy above is all that is needed from here on.
-        drop(payload);
+        let task = Task { sender, epoch: epoch.map(Epoch), payload };
         let remaining = deadline.saturating_duration_since(Instant::now());
         let outcome = match self.tasks.handle(group, recipient, task, remaining).await {
             Ok(answer) if !self.limits.admits(answer.len()) => Err(WorkError::TooLarge(self.limits.message_bytes)),

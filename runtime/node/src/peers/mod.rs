@@ -29,7 +29,8 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use bellwether_core::id::{GroupName, NodeId};
-use bellwether_core::work::{Task, WorkError};
+use bellwether_core::work::WorkError;
+use bellwether_guest::host::Task;
 use bellwether_source::Digest;
 use bytes::Bytes;
 use futures::future::BoxFuture;

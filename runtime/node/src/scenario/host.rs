@@ -8,8 +8,8 @@ use std::time::Duration;
 use bellwether_core::id::{Epoch, NodeId};
 use bellwether_core::member::{Leader, Member};
 use bellwether_core::state::{Entry, Expectation, MAX_KEY, MAX_VALUE, StateError, StateOp, StateReply};
-use bellwether_core::work::{Task, WorkError};
-use bellwether_guest::host::{Assignment, ClusterError, Host, HttpError, HttpRequest, LogLevel};
+use bellwether_core::work::WorkError;
+use bellwether_guest::host::{Assignment, ClusterError, Host, HttpError, HttpRequest, LogLevel, Task};
 use bellwether_guest::{Instance, WorkerPool};
 use bytes::Bytes;
 use futures::FutureExt;
@@ -350,7 +350,7 @@ impl Seen {
             (Some(Reaction::StaleEpoch(epoch)), _) => Err(WorkError::StaleEpoch(Epoch(epoch))),
             (None, None) => Err(WorkError::Other("this member does no tasks: its component has no `worker`".into())),
             (None, Some(pool)) => {
-                let (sender, payload) = (self.world.this.id.clone(), assignment.payload.as_ref().into());
+                let (sender, payload) = (self.world.this.id.clone(), assignment.payload);
                 pool.handle(Task { sender, epoch: Some(epoch), payload }, timeout).await
             }
         }

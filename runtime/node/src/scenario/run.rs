@@ -9,8 +9,9 @@ use std::time::Duration;
 use bellwether_core::callback::{CallFailure, Callback, Cause, DemotionReason, Returned};
 use bellwether_core::id::{Epoch, NodeId};
 use bellwether_core::member::{Member, MembershipChange};
-use bellwether_core::work::{Task, WorkError};
+use bellwether_core::work::WorkError;
 use bellwether_guest::grants::{Origin, StateGrant};
+use bellwether_guest::host::Task;
 use bellwether_guest::{Component, Engine, Grants, Host, Limits, Linked, PoolOptions, WorkerPool};
 
 use super::document::{Demotion, File, Returns, Scenario, State, Step};
@@ -348,7 +349,7 @@ impl Play<'_> {
         let work = Task {
             sender: node_id(&task.from).map_err(Ended::Impossible)?,
             epoch: task.epoch.map(Epoch),
-            payload: task.payload.as_bytes().into(),
+            payload: task.payload.clone().into(),
         };
         match pool.handle(work, self.stage.limits.task).await {
             Ok(answer) => Ok(answer.to_vec()),
