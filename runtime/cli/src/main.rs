@@ -4,6 +4,7 @@ mod args;
 mod client;
 mod exit;
 mod find;
+mod heap;
 mod keys;
 mod log;
 mod node;

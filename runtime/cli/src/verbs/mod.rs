@@ -32,6 +32,7 @@ use clap::Subcommand;
 use crate::args::Cli;
 use crate::exit::{Exit, Failure};
 use crate::find::MANIFEST;
+use crate::heap;
 
 /// What to do.
 #[derive(Debug, Subcommand)]
@@ -101,6 +102,7 @@ fn ask(work: impl Future<Output = Result<(), Failure>>) -> Result<(), Failure> {
 
 /// Runs a verb that is a node itself.
 fn serve<T>(work: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
+    heap::keep_freed();
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().thread_name("bellwether").build();
     let runtime = runtime.map_err(no_runtime)?;
     let result = runtime.block_on(work);
