@@ -269,8 +269,9 @@ struct Busy<'a> {
 /// let the time run out as well.
 const NEARLY: Duration = Duration::from_millis(50);
 
-/// To copy so much takes as long as two changes of thread: whoever carries the next message does that meanwhile.
-const LARGE: usize = 256 << 10;
+/// To copy so much takes as long as two changes of thread (1 MiB takes half as long): whoever carries the next message does that
+/// meanwhile.
+const LARGE: usize = 2 << 20;
 
 impl Busy<'_> {
     async fn handle(mut self, mut worker: Worker, task: Task, budget: Duration) -> Result<Bytes, WorkError> {
