@@ -97,6 +97,8 @@ pub(crate) struct Election {
     /// Failures since the last success, for the back-off.
     attempts: u32,
     audit_at: Moment,
+    /// Until then, who has left lets the others be first.
+    yields_until: Moment,
     /// Whether the group's persistent znodes were made in this session.
     parents: bool,
     warned_counter: bool,
@@ -127,6 +129,8 @@ pub(crate) enum Outcome {
     MemberGone,
 }
 
+/// A successor that is there has claimed by then, mostly; all that the former leader asks for meanwhile would hold that up.
+const YIELD: Duration = Duration::from_millis(20);
 const SURVEY_PAUSE: Duration = Duration::from_millis(50);
 const SURVEY_PAUSE_MAX: Duration = Duration::from_secs(5);
 /// A claim proves of so many that they are gone. With more, a list is cheaper; and each takes a number from the counter of the names.
@@ -147,6 +151,7 @@ impl Election {
             round: 0,
             attempts: 0,
             audit_at: Moment::default(),
+            yields_until: Moment::default(),
             parents: false,
             warned_counter: false,
             parents_denied: false,
@@ -263,6 +268,7 @@ impl Election {
         match &self.phase {
             Phase::Unsure { at } if *at <= cx.now && cx.link.ready() => self.survey(cx),
             // There is nothing to survey.
+            Phase::Out { .. } if self.yields_until > cx.now => {}
             Phase::Out { clean: true } if wanted && cx.link.ready() => {
                 self.round += 1;
                 self.join(cx);
@@ -304,6 +310,7 @@ impl Election {
             Phase::Unsure { at } => Some(at),
             Phase::Lowest { at, .. } if able => link.claim_from(now).map(|from| from.max(at)),
             Phase::Following { .. } | Phase::Leading { .. } => Some(self.audit_at),
+            Phase::Out { .. } if self.wanted => Some(self.yields_until),
             _ => None,
         }
     }
@@ -337,10 +344,15 @@ impl Election {
         self.phase = Phase::Demoting { leave };
     }
 
-    /// The guest has been told, or stopped.
-    pub fn demoted(&mut self, cx: &mut Cx<'_>) {
+    /// The guest has been told, or stopped. `others`: whether there is somebody who could lead.
+    pub fn demoted(&mut self, cx: &mut Cx<'_>, others: bool) {
         match self.phase {
-            Phase::Demoting { leave: true } => self.leave(cx),
+            Phase::Demoting { leave: true } => {
+                if others {
+                    self.yields_until = cx.now + YIELD;
+                }
+                self.leave(cx);
+            }
             Phase::Demoting { leave: false } => self.unsure(cx.now),
             _ => {}
         }

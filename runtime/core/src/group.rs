@@ -175,14 +175,17 @@ impl Group {
         {
             let text = format!("does not lead any more: {}", demotion.reason);
             self.notice(cx, Level::Info, "demoted", Some(demotion.epoch), text);
-            self.election.demoted(cx);
+            let others = self.registry.members.as_ref().is_some_and(|members| !members.is_empty());
+            self.election.demoted(cx, others);
         }
         if self.demotion.is_none() {
             self.election.withdraw(cx);
         }
         let (wanted, able) = (self.wanted(cx.now), self.able());
         self.election.drive(cx, wanted, able, self.registry.own());
-        let watch = self.election.leading().is_some() || self.config.watch == Watch::All;
+        // While the guest is told that it does not lead, the members stay watched: to let go of that is a request, and would hold up the
+        // one by which our znode goes.
+        let watch = self.leads() || self.config.watch == Watch::All;
         let registers = self.registry.about_to_register(cx.now, self.register()) && cx.link.ready();
         if self.election.follows() || registers {
             // Answered before the member is made, so that no task comes before its epoch can be judged.

@@ -3,6 +3,8 @@
 
 mod scripted;
 
+use std::time::Duration;
+
 use bellwether_core::command::Command;
 use bellwether_core::event::{Ask, Asker, Event};
 use bellwether_core::id::{GroupName, RequestId};
@@ -94,17 +96,39 @@ fn whoever_is_further_behind_looks_before_it_claims() {
     assert_eq!(world.role("g").0, Role::Leader);
 }
 
+fn resign() -> Event {
+    let group = GroupName::new("g").unwrap();
+    Event::Ask { group, request: RequestId(1), asker: Asker::Operator, ask: Ask::Resign }
+}
+
+/// A server reads a connection's requests one by one: what need not be asked now would hold up the deletion, and the successor's claim.
+#[test]
+fn a_leader_that_resigns_asks_for_nothing_else_until_its_successor_has_claimed() {
+    let mut world = World::leading(&["g"]);
+    world.add_candidate("g", &named("b", 9));
+    world.add_member("g", "b");
+    world.members_changed("g");
+    world.log.clear();
+    world.event(resign());
+    let sent = world.log.iter().filter_map(|command| match command {
+        Command::Submit { request: Request::Delete { .. }, .. } => Some("delete"),
+        Command::Submit { .. } => Some("other"),
+        Command::Forget { .. } => Some("forget"),
+        _ => None,
+    });
+    // The guard's watch goes while the guest is being told, the one on the members afterwards.
+    assert_eq!(sent.collect::<Vec<_>>(), ["forget", "delete", "forget"]);
+    assert_eq!(world.candidates("g"), 1);
+    world.pass(Duration::from_millis(100));
+    assert_eq!(world.candidates("g"), 2, "it stands behind its successor again");
+    assert_eq!(world.role("g").0, Role::Worker);
+}
+
 #[test]
 fn a_leader_that_has_resigned_joins_again_without_a_survey() {
     let mut world = World::leading(&["g"]);
     world.add_candidate("g", &named("b", 9));
-    let ask = Event::Ask {
-        group: GroupName::new("g").unwrap(),
-        request: RequestId(1),
-        asker: Asker::Operator,
-        ask: Ask::Resign,
-    };
-    world.event(ask);
+    world.event(resign());
     let requests = requests(&world);
     assert!(
         matches!(requests[0], Request::Delete { .. }) && matches!(requests[1], Request::Create { .. }),

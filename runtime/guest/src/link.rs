@@ -62,7 +62,7 @@ impl Linked {
         let exports = component.exports();
         let indices = Indices {
             lifecycle: lifecycle::GuestIndices::new(&pre).map_err(refused)?,
-            worker: bindings::lent::handle(component.wasm()),
+            worker: exports.worker.then(|| bindings::lent::handle(component.wasm())).flatten(),
             ticker: exports.ticker.then(|| ticker::GuestIndices::new(&pre)).transpose().map_err(refused)?,
             handover: exports.handover.then(|| handover::GuestIndices::new(&pre)).transpose().map_err(refused)?,
             observer: exports.observer.then(|| observer::GuestIndices::new(&pre)).transpose().map_err(refused)?,
