@@ -130,7 +130,7 @@ pub(crate) enum Outcome {
 }
 
 /// A successor that is there has claimed by then, mostly; all that the former leader asks for meanwhile would hold that up.
-const YIELD: Duration = Duration::from_millis(20);
+const YIELD: Duration = Duration::from_millis(10);
 const SURVEY_PAUSE: Duration = Duration::from_millis(50);
 const SURVEY_PAUSE_MAX: Duration = Duration::from_secs(5);
 /// A claim proves of so many that they are gone. With more, a list is cheaper; and each takes a number from the counter of the names.
