@@ -20,7 +20,7 @@ fn folder() -> Result<tempfile::TempDir> {
 }
 
 fn on_a_terminal(folder: &Path, options: &str) -> Result<Terminal> {
-    Terminal::run(folder, &format!("exec {} dev {options}", binary().display()), |_| {})
+    Terminal::run(folder, &format!("exec env --default-signal=HUP {} dev {options}", binary().display()), |_| {})
 }
 
 #[test]

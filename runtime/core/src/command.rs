@@ -1,4 +1,4 @@
-//! What the core wants done, in the order in which it must take effect.
+//! What the core wants done, in the order in which it must take effect; but for notices, which may be written last.
 
 use std::time::Duration;
 

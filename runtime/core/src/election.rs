@@ -267,8 +267,8 @@ impl Election {
         self.wanted = wanted;
         match &self.phase {
             Phase::Unsure { at } if *at <= cx.now && cx.link.ready() => self.survey(cx),
-            // There is nothing to survey.
             Phase::Out { .. } if self.yields_until > cx.now => {}
+            // There is nothing to survey.
             Phase::Out { clean: true } if wanted && cx.link.ready() => {
                 self.round += 1;
                 self.join(cx);
@@ -344,7 +344,7 @@ impl Election {
         self.phase = Phase::Demoting { leave };
     }
 
-    /// The guest has been told, or stopped. `others`: whether there is somebody who could lead.
+    /// The guest has been told, or stopped. `others`: whether there are members, of whom one may lead.
     pub fn demoted(&mut self, cx: &mut Cx<'_>, others: bool) {
         match self.phase {
             Phase::Demoting { leave: true } => {

@@ -51,7 +51,7 @@ enum Own {
 struct View {
     /// The watch, while one is held or asked for.
     watch: Option<Tag>,
-    /// The server has no lasting watches: each list leaves one that fires once.
+    /// The server has no lasting watches, or the session no room for one: each list leaves one that fires once.
     once: bool,
     /// A list is under way.
     listing: bool,
@@ -169,7 +169,7 @@ impl Registry {
             }
             view.once = false;
             view.listing = false;
-            view.reading.clear();
+            view.changed.append(&mut view.reading);
             view.list_again(cx.now);
         }
     }
@@ -305,6 +305,8 @@ impl Registry {
         if let Some(view) = &mut self.view
             && view.watch == Some(tag)
             && seq_of(&name).is_some()
+            // The list that is due will say whether it is there.
+            && !(view.stale && !view.listing && !view.znodes.knows(&name))
         {
             view.changed.insert(name);
         }
@@ -322,7 +324,11 @@ impl Registry {
             return Outcome::Denied(format!("{} denies this node's identity what it needs (NoAuth)", self.path));
         }
         match purpose {
-            Purpose::Tidy => {}
+            Purpose::Tidy => {
+                if let (Some(view), true) = (&mut self.view, result.is_err()) {
+                    view.znodes.touch_those_of(cx.link.session());
+                }
+            }
             Purpose::Register { round } => return self.registration(cx, round, result),
             Purpose::Deregister { name } => {
                 if self.own == Own::Leaving(name.clone()) {
@@ -445,8 +451,9 @@ impl Registry {
                 }
             }
             _ => {
-                for name in &names {
-                    view.reading.remove(name);
+                for name in names {
+                    view.reading.remove(&name);
+                    view.changed.insert(name);
                 }
                 let retry_at = self.later(cx);
                 if let Some(view) = &mut self.view {

@@ -57,12 +57,16 @@ impl Linked {
         let refused = |error: wasmtime::Error| {
             LoadError::new(Step::Check, format!("the component cannot be linked: {}", one_line(&error)))
         };
+        let no_handle = || LoadError::new(Step::Check, "the component cannot be linked: it has no worker.handle");
         let linker = linker(component, grants).map_err(refused)?;
         let pre = linker.instantiate_pre(component.wasm()).map_err(refused)?;
         let exports = component.exports();
         let indices = Indices {
             lifecycle: lifecycle::GuestIndices::new(&pre).map_err(refused)?,
-            worker: exports.worker.then(|| bindings::lent::handle(component.wasm())).flatten(),
+            worker: exports
+                .worker
+                .then(|| bindings::lent::handle(component.wasm()).ok_or_else(no_handle))
+                .transpose()?,
             ticker: exports.ticker.then(|| ticker::GuestIndices::new(&pre)).transpose().map_err(refused)?,
             handover: exports.handover.then(|| handover::GuestIndices::new(&pre)).transpose().map_err(refused)?,
             observer: exports.observer.then(|| observer::GuestIndices::new(&pre)).transpose().map_err(refused)?,

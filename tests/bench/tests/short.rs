@@ -97,7 +97,7 @@ fn a_join_costs_the_same_however_many_members_there_are() -> Result<()> {
     let many = registry::run(Kind::Bellwether, &server, "many", registry::Plan { members: 400, joins: 5, storm: 40 })?;
     for measured in [&few, &many] {
         assert_eq!(measured.times.len(), 5);
-        // For each the new member, and a few heartbeats and pings meanwhile; never a list, nor the others again.
+        // For each the new member, and a few heartbeats and pings meanwhile; never the others again.
         assert!((5..100).contains(&measured.read), "{measured:?}");
     }
     Ok(())

@@ -27,7 +27,7 @@ struct Args {
     /// How many simulated seconds faults go on.
     #[arg(long, default_value_t = 60)]
     trouble: u64,
-    /// Take a safeguard away: proof, lease, told, owner, suffix-order, admission, waves, one-join or worker-fence.
+    /// Take a safeguard away: proof, lease, told, owner, suffix-order, admission, waves, relist or worker-fence.
     #[arg(long)]
     without: Option<Missing>,
     /// Deploy releases in every run, again and again.

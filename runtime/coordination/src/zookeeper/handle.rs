@@ -99,8 +99,13 @@ impl Owner {
         !self.shared.abandoned.load(Ordering::Relaxed)
     }
 
+    /// The handle was dropped without closing the session.
+    pub(super) fn is_gone(&self) -> bool {
+        self.shared.abandoned.load(Ordering::Relaxed)
+    }
+
     pub(super) async fn tell(&self, event: SessionEvent) {
-        if !self.shared.abandoned.load(Ordering::Relaxed) {
+        if !self.is_gone() {
             (self.sink)(self.generation, event).await;
         }
     }

@@ -232,7 +232,8 @@ impl Live {
                 }
             };
         };
-        // Whatever it was still trying: the owner may count on the end.
+        // Whatever it was still trying: the owner may count on the end. Not its watches, which nobody ends when the library is stopped.
+        self.telling.clear();
         self.serving.stop();
         self.settle_all().await;
         tracing::debug!(session = %self.session, reason, "session ended");
@@ -241,12 +242,14 @@ impl Live {
 
     async fn next(&mut self, inbox: &mut UnboundedReceiver<Command>) -> Next {
         let close_by = self.close_by;
+        // Watches panic when the library was stopped, as it is when the owner has gone.
+        let listens = !self.telling.is_empty() && self.proof.is_none() && !self.owner.is_gone();
         let front = self.under_way.front_mut();
         tokio::select! {
             biased;
             standing = self.feed.changed() => Next::State(standing),
             // Before the answers: an owner sees a watch's event before it sees the new data. Not before it knows of the connection.
-            Some((tag, told)) = self.telling.next(), if !self.telling.is_empty() && self.proof.is_none() => Next::Told(tag, told),
+            Some((tag, told)) = self.telling.next(), if listens => Next::Told(tag, told),
             Some(result) = answer(front) => Next::Answered(result),
             Some(result) = proved(self.proof.as_mut()) => Next::Proved(result),
             watched = self.overflow.next() => Next::Watched(watched),

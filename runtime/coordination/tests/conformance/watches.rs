@@ -1,10 +1,12 @@
 //! Watches, those that fire once and lasting ones: which requests leave them, what they tell of, and when.
 
+use std::time::Instant;
+
 use anyhow::{Result, bail, ensure};
 use bellwether_coordination::SessionEvent;
 use bellwether_core::request::{CreateMode, Op, Reply, Request, RequestError};
 
-use super::bed::{Bed, create, delete, get, list, set, watch_children};
+use super::bed::{Bed, PATIENCE, create, delete, get, list, set, watch_children};
 
 pub async fn fire_once(bed: Bed) -> Result<()> {
     let mut client = bed.client().await?;
@@ -140,8 +142,9 @@ pub async fn come_before_the_new_data(bed: Bed) -> Result<()> {
         let new = round.to_string();
         let write = other.submit(set("/a", new.as_bytes(), None));
         // Read until the new data are seen; the event must have come by then.
-        let mut fired = false;
+        let (mut fired, began) = (false, Instant::now());
         loop {
+            ensure!(began.elapsed() < PATIENCE, "round {round}: not written");
             let read = client.submit(get("/a", false));
             let data = loop {
                 match client.next_event().await? {
@@ -254,8 +257,9 @@ pub async fn lasting_ones_tell_before_the_new_data(bed: Bed) -> Result<()> {
     for round in 1..=50 {
         let name = round.to_string();
         let write = other.submit(create(&format!("/a/{name}"), b"", CreateMode::Persistent));
-        let mut told = false;
+        let (mut told, began) = (false, Instant::now());
         loop {
+            ensure!(began.elapsed() < PATIENCE, "round {round}: not written");
             let read = client.submit(list("/a", false));
             let names = loop {
                 match client.next_event().await? {
