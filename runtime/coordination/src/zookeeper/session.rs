@@ -371,7 +371,9 @@ impl Live {
 
     async fn settle(&mut self, tag: Tag, result: Result<Answer, request::Failure>) {
         // All events that came before this answer are ready by now.
-        while let Some(Some((tag, told))) = self.telling.next().now_or_never() {
+        while !self.owner.is_gone()
+            && let Some(Some((tag, told))) = self.telling.next().now_or_never()
+        {
             self.tell(tag, told).await;
         }
         let forgotten = self.forgotten.remove(&tag);
