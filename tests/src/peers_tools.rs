@@ -202,7 +202,11 @@ impl Peer {
         Self::spawn("registry", &java(&["Registry", connect])?)
     }
 
-    fn spawn(name: &str, program: &[String]) -> Result<Self> {
+    /// Starts any program that is talked to as these are, and waits until it is ready.
+    ///
+    /// # Errors
+    /// When it does not come up.
+    pub fn spawn(name: &str, program: &[String]) -> Result<Self> {
         let mut child = Command::new(&program[0])
             .args(&program[1..])
             .stdin(Stdio::piped())

@@ -13,6 +13,7 @@ use bellwether_tests::peers_tools::{Peer, Recipe};
 use bellwether_tests::zookeeper::Server;
 use rustix::process::Signal;
 
+use crate::bare;
 use crate::bed::PATIENCE;
 
 /// Whose candidates.
@@ -22,6 +23,8 @@ pub enum Kind {
     Bellwether,
     /// Another library's.
     Other(Recipe),
+    /// Those of a bare recipe, which has what nobody can do without.
+    Bare,
     /// None: what tasks are compared with.
     Echo,
 }
@@ -31,6 +34,7 @@ impl fmt::Display for Kind {
         f.write_str(match self {
             Self::Bellwether => "Bellwether",
             Self::Other(recipe) => recipe.name(),
+            Self::Bare => "bare recipe",
             Self::Echo => "gRPC echo",
         })
     }
@@ -91,14 +95,19 @@ pub type Mark = Vec<usize>;
 const GROUP: &str = "bench";
 /// Where the peers' elections are.
 const PATH: &str = "/bench/election";
+const BARE_PATH: &str = "/bench/bare";
+
+/// Most hand-overs are done by then.
+const UNWATCHED: Duration = Duration::from_millis(4);
 
 enum Processes {
     Nodes(Cluster),
-    Peers(Recipe, Vec<Peer>),
+    Peers(Vec<Peer>),
 }
 
 /// The candidates.
 pub struct Field {
+    kind: Kind,
     layout: Layout,
     timeout: Duration,
     connect: Vec<String>,
@@ -138,13 +147,12 @@ impl Field {
                 }
                 Processes::Nodes(builder.start()?)
             }
-            Kind::Other(recipe) => {
-                let start = |n: usize| Peer::start(recipe, &connect[n], PATH, timeout, &format!("p{n}"), layout.each);
-                Processes::Peers(recipe, (0..layout.processes).map(start).collect::<Result<_>>()?)
+            Kind::Other(_) | Kind::Bare | Kind::Echo => {
+                let start = |n: usize| peer(kind, &connect[n], timeout, &format!("p{n}"), layout.each);
+                Processes::Peers((0..layout.processes).map(start).collect::<Result<_>>()?)
             }
-            Kind::Echo => bail!("an echo has no candidates"),
         };
-        let field = Self { layout, timeout, connect, processes, generation: 0 };
+        let field = Self { kind, layout, timeout, connect, processes, generation: 0 };
         field.crowded()?;
         field.whole()?;
         field.wait("a leader", &vec![0; layout.processes], |change| change.elected)?;
@@ -178,7 +186,7 @@ impl Field {
         let deadline = self.patience();
         let whole = || match &self.processes {
             Processes::Nodes(cluster) => cluster.nodes().iter().all(Node::is_ready),
-            Processes::Peers(_, peers) => {
+            Processes::Peers(peers) => {
                 peers.iter().all(|peer| peer.count().is_ok_and(|n| n == self.layout.candidates()))
             }
         };
@@ -205,7 +213,7 @@ impl Field {
     fn report(&self) -> String {
         match &self.processes {
             Processes::Nodes(cluster) => cluster.report(),
-            Processes::Peers(recipe, peers) => format!("{} processes of {}", peers.len(), recipe.name()),
+            Processes::Peers(peers) => format!("{} processes of {}", peers.len(), self.kind),
         }
     }
 
@@ -216,7 +224,7 @@ impl Field {
     pub fn pids(&self) -> Result<Vec<i32>> {
         match &self.processes {
             Processes::Nodes(cluster) => cluster.nodes().iter().map(Node::pid).collect(),
-            Processes::Peers(_, peers) => Ok(peers.iter().map(Peer::pid).collect()),
+            Processes::Peers(peers) => Ok(peers.iter().map(Peer::pid).collect()),
         }
     }
 
@@ -225,7 +233,7 @@ impl Field {
     pub fn mark(&self) -> Mark {
         match &self.processes {
             Processes::Nodes(cluster) => cluster.nodes().iter().map(Node::mark).collect(),
-            Processes::Peers(_, peers) => peers.iter().map(Peer::mark).collect(),
+            Processes::Peers(peers) => peers.iter().map(Peer::mark).collect(),
         }
     }
 
@@ -240,7 +248,7 @@ impl Field {
                     changes.extend(lines.iter().filter_map(|line| told(process, line)));
                 }
             }
-            Processes::Peers(_, peers) => {
+            Processes::Peers(peers) => {
                 for (process, peer) in peers.iter().enumerate() {
                     let events = peer.events(mark[process]).into_iter();
                     changes.extend(events.map(|happened| Change {
@@ -274,7 +282,8 @@ impl Field {
         }
     }
 
-    /// Tells the leader to give leadership up; gives the time just before.
+    /// Tells the leader to give leadership up; gives the time just before. Nobody looks at what comes of it for a while: looking
+    /// takes the processor from those who are looked at.
     ///
     /// # Errors
     /// When it does not hear, or does not lead.
@@ -283,16 +292,19 @@ impl Field {
             Processes::Nodes(cluster) => {
                 let path = format!("/v1/nodes/{}/groups/{GROUP}/resign", leader.id);
                 // Connected before, as a peer is by its standard input.
-                let call = cluster.node(leader.process).call("POST", &path, "")?;
+                let mut call = cluster.node(leader.process).call("POST", &path, "")?;
                 let from = boottime();
+                call.ask()?;
+                std::thread::sleep(UNWATCHED);
                 let (code, body) = call.answer()?;
                 ensure!(code == 204, "{} did not resign: {code} {body}", leader.id);
                 Ok(from)
             }
-            Processes::Peers(_, peers) => {
+            Processes::Peers(peers) => {
                 let order = format!("resign {}", leader.id);
                 let from = boottime();
                 peers[leader.process].tell(&order)?;
+                std::thread::sleep(UNWATCHED);
                 Ok(from)
             }
         }
@@ -302,7 +314,7 @@ impl Field {
     pub fn kill(&self, process: usize) {
         match &self.processes {
             Processes::Nodes(cluster) => cluster.node(process).kill(),
-            Processes::Peers(_, peers) => peers[process].kill(),
+            Processes::Peers(peers) => peers[process].kill(),
         }
     }
 
@@ -313,7 +325,7 @@ impl Field {
     pub fn lose(&self, process: usize) -> Result<()> {
         match &self.processes {
             Processes::Nodes(cluster) => cluster.node(process).lose(),
-            Processes::Peers(_, peers) => {
+            Processes::Peers(peers) => {
                 peers[process].kill();
                 Ok(())
             }
@@ -327,7 +339,7 @@ impl Field {
     pub fn signal(&self, process: usize, signal: Signal) -> Result<()> {
         match &self.processes {
             Processes::Nodes(cluster) => cluster.node(process).signal(signal),
-            Processes::Peers(_, peers) => peers[process].signal(signal),
+            Processes::Peers(peers) => peers[process].signal(signal),
         }
     }
 
@@ -339,13 +351,21 @@ impl Field {
         self.generation += 1;
         match &mut self.processes {
             Processes::Nodes(cluster) => cluster.node(process).start()?,
-            Processes::Peers(recipe, peers) => {
+            Processes::Peers(peers) => {
                 let name = format!("p{process}g{}", self.generation);
-                let connect = &self.connect[process];
-                peers[process] = Peer::start(*recipe, connect, PATH, self.timeout, &name, self.layout.each)?;
+                peers[process] = peer(self.kind, &self.connect[process], self.timeout, &name, self.layout.each)?;
             }
         }
         self.whole()
+    }
+}
+
+/// Starts a process with so many of a peer's candidates.
+fn peer(kind: Kind, connect: &str, timeout: Duration, name: &str, each: usize) -> Result<Peer> {
+    match kind {
+        Kind::Other(recipe) => Peer::start(recipe, connect, PATH, timeout, name, each),
+        Kind::Bare => bare::start(connect, BARE_PATH, timeout, name, each),
+        Kind::Bellwether | Kind::Echo => bail!("{kind} is no peer with candidates"),
     }
 }
 

@@ -8,7 +8,7 @@ use bellwether_bench::failover::Fate;
 use bellwether_bench::field::{Kind, Layout, zookeeper};
 use bellwether_bench::handover::Rest;
 use bellwether_bench::report::{Row, summary};
-use bellwether_bench::{callback, echo, failover, footprint, handover, registry, swap, tasks};
+use bellwether_bench::{bare, callback, echo, failover, footprint, handover, registry, swap, tasks};
 use bellwether_tests::peers_tools::Recipe;
 use clap::{Parser, ValueEnum};
 
@@ -38,6 +38,8 @@ enum Peers {
     Kazoo,
     /// Curator's LeaderLatch and LeaderSelector
     Curator,
+    /// A bare recipe on our own client library, which does what nobody can do without; in `handover` alone
+    Bare,
     /// All of them
     All,
 }
@@ -97,10 +99,10 @@ struct Options {
     /// Results as JSON, one object a line
     #[arg(long)]
     json: bool,
-    /// handover: how the candidates are spread, as PROCESSESxCANDIDATES; with 500 candidates and more, a tenth of the operations
+    /// handover: how the candidates are spread, as PROCESSESxCANDIDATES; with 500 candidates and more, an eighth of the operations
     #[arg(long, value_delimiter = ',', default_value = "3x1,1x1,1x10,2x50,20x50")]
     layouts: Vec<Layout>,
-    /// handover, registry, swap: how many are measured in each round; tasks: ten times as many
+    /// registry, swap: how many are measured in each round; handover: four times as many; tasks: ten times
     #[arg(long, default_value_t = 60)]
     operations: usize,
     /// handover: the rest between two, in milliseconds
@@ -139,6 +141,9 @@ struct Options {
     /// Measures nothing, but serves the gRPC echo of `tasks`
     #[arg(long, hide = true)]
     serve_echo: bool,
+    /// Measures nothing, but stands with candidates of the bare recipe: CONNECT PATH TIMEOUT_MS NAME COUNT
+    #[arg(long, hide = true, num_args = 5)]
+    serve_bare: Option<Vec<String>>,
 }
 
 /// A field of this many candidates is large.
@@ -151,15 +156,19 @@ fn main() -> Result<()> {
     if options.serve_echo {
         return echo::serve();
     }
+    if let Some([connect, path, timeout, name, count]) = options.serve_bare.as_deref() {
+        return bare::serve(connect, path, Duration::from_millis(timeout.parse()?), name, count.parse()?);
+    }
     let began = Instant::now();
     let others: &[Recipe] = match options.peers {
-        Peers::None => &[],
+        Peers::None | Peers::Bare => &[],
         Peers::Kazoo => &[Recipe::Kazoo],
         Peers::Curator => &[Recipe::Latch, Recipe::Selector],
         Peers::All => &[Recipe::Latch, Recipe::Selector, Recipe::Kazoo],
     };
     let kinds: Vec<Kind> =
         std::iter::once(Kind::Bellwether).chain(others.iter().map(|recipe| Kind::Other(*recipe))).collect();
+    let bare = matches!(options.peers, Peers::Bare | Peers::All).then_some(Kind::Bare);
     let wanted = |name| options.names.is_empty() || options.names.contains(&name);
     let timeout = Duration::from_millis(options.timeout);
     let pause = Duration::from_millis(options.pause);
@@ -185,10 +194,10 @@ fn main() -> Result<()> {
         if wanted(Name::Handover) {
             for layout in options.layouts.iter().filter(|layout| long || layout.candidates() < LARGE) {
                 let large = layout.candidates() >= LARGE;
-                let operations = if large { (options.operations / 10).max(1) } else { options.operations };
-                let plan =
-                    handover::Plan { operations, warm_up: (operations / 4).min(50), rest: Rest::Pause(pause), timeout };
-                for kind in &kinds {
+                let operations = if large { (options.operations / 2).max(1) } else { options.operations * 4 };
+                let warm_up = (operations / 4).min(100);
+                let plan = handover::Plan { operations, warm_up, rest: Rest::Pause(pause), timeout };
+                for kind in kinds.iter().chain(&bare) {
                     progress(format_args!("handover {layout}, {kind}"));
                     let measured = handover::run(*kind, *layout, &server, &plan)?;
                     tell(Row::handover(*layout, round, *kind, &measured));

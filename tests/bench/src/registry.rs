@@ -95,7 +95,7 @@ pub fn run(kind: Kind, server: &Server, name: &str, plan: Plan) -> Result<Measur
             cluster.wait_leader(GROUP)?;
             (Watcher::Leader(cluster), format!("{root}/{GROUP}/service_registry"))
         }
-        Kind::Other(_) | Kind::Echo => {
+        Kind::Other(_) | Kind::Bare | Kind::Echo => {
             let (cache, path) = (Peer::registry(&connect)?, format!("/cache-{name}"));
             cache.ask(&format!("watch {path}"))?;
             (Watcher::Cache(cache), path)

@@ -39,13 +39,22 @@ pub struct Call {
 }
 
 impl Call {
-    /// Asks, and waits for the answer: its status and its body.
+    /// Asks, and does not wait.
+    ///
+    /// # Errors
+    /// When nobody listens.
+    pub fn ask(&mut self) -> Result<()> {
+        // At once: in pieces, the server would wake for each of them.
+        let request = std::mem::take(&mut self.request);
+        Ok(self.stream.write_all(request.as_bytes())?)
+    }
+
+    /// Asks, if that was not done before, and waits for the answer: its status and its body.
     ///
     /// # Errors
     /// When nobody answers.
     pub fn answer(mut self) -> Result<(u16, String)> {
-        // At once: in pieces, the server would wake for each of them.
-        self.stream.write_all(self.request.as_bytes())?;
+        self.ask()?;
         let mut answer = String::new();
         self.stream.read_to_string(&mut answer).with_context(|| format!("{} was not answered", self.what))?;
         let (head, body) = answer.split_once("\r\n\r\n").context("the answer has no end of its head")?;
