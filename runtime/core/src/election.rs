@@ -67,6 +67,8 @@ pub(crate) enum Phase {
     Joining,
     /// In; finding out behind whom.
     Placing,
+    /// Behind somebody, when the list was made; the watch on the one before us is being set.
+    Behind,
     /// In, with a suffix from the counter's end: finding out who was made when. `nearest` is the last of those before the end.
     Ranking { unread: usize, made: Vec<(i64, Candidate)>, nearest: Option<Candidate> },
     /// Behind somebody. `ahead`: all that stood before ours when we were placed; none if they were more than a few.
@@ -171,13 +173,17 @@ impl Election {
 
     /// Reads the epoch, so that tasks of older terms are refused from the first on.
     pub fn witness(&self, cx: &mut Cx<'_>) {
-        self.ask(cx, Purpose::Sync, Request::Sync { path: self.paths.epoch.clone() });
+        // Whoever is in has made a znode in this session, or found it after a sync: no server that it talks to is behind that.
+        if self.own.is_none() {
+            self.ask(cx, Purpose::Sync, Request::Sync { path: self.paths.epoch.clone() });
+        }
         self.ask(cx, Purpose::Witness, Request::Get { path: self.paths.epoch.clone(), watch: false });
     }
 
     /// Whether this node is a worker for certain: somebody is before it, or it is not in at all.
     pub fn working(&self) -> bool {
-        matches!(self.phase, Phase::Following { .. }) || matches!(self.phase, Phase::Out { .. }) && !self.wanted
+        matches!(self.phase, Phase::Behind | Phase::Following { .. })
+            || matches!(self.phase, Phase::Out { .. }) && !self.wanted
     }
 
     /// What a fenced write checks: our own znode, and that nobody has claimed since.
@@ -392,10 +398,16 @@ impl Election {
         let request = Request::Create { path, data: data.into_bytes().into(), mode: CreateMode::EphemeralSequential };
         self.phase = Phase::Joining;
         self.ask(cx, Purpose::Join { round: self.round }, request);
+        // Made by the time that the list is: one connection's requests are done in order.
+        self.ask_place(cx);
     }
 
     fn list(&mut self, cx: &mut Cx<'_>) {
         self.phase = Phase::Placing;
+        self.ask_place(cx);
+    }
+
+    fn ask_place(&self, cx: &mut Cx<'_>) {
         let list = Request::List { path: self.paths.election.clone(), watch: false };
         self.ask(cx, Purpose::Place { round: self.round }, list);
     }
@@ -422,7 +434,8 @@ impl Election {
             self.phase = Phase::Lowest { at: cx.now, gone: Vec::new() };
             return;
         };
-        self.phase = Phase::Placing;
+        self.phase = Phase::Behind;
+        self.follows = true;
         let request = Request::Get { path: self.path(&name), watch: true };
         self.ask(cx, Purpose::Predecessor { round: self.round, name, made, ahead }, request);
     }
@@ -587,14 +600,13 @@ impl Election {
             cx.notice(Notice::warning(&self.group, "counter-high", text));
         }
         self.own = Some(candidate);
-        self.list(cx);
+        self.phase = Phase::Placing;
     }
 
     fn follow(&mut self, cx: &mut Cx<'_>, watch: Tag, ahead: Vec<String>) {
         self.attempts = 0;
         self.audit_at = cx.now + cx.rng.around(cx.node.audit);
         self.phase = Phase::Following { watch, ahead };
-        self.follows = true;
     }
 
     /// Whether somebody was found to follow since this was asked last.

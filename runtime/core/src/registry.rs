@@ -29,11 +29,11 @@ pub(crate) enum Purpose {
     /// A ghost is taken away.
     Tidy,
     /// The lasting watch on the members.
-    Watch { round: u64 },
+    Watch { look: u64 },
     /// The list of the members, with a watch that fires once where the server has no other.
-    List { round: u64, watch: bool },
+    List { look: u64, watch: bool },
     /// Members that are not known, or have changed.
-    Read { round: u64, names: Vec<String> },
+    Read { look: u64, names: Vec<String> },
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -85,7 +85,10 @@ pub(crate) struct Registry {
     path: String,
     own: Own,
     view: Option<View>,
+    /// Tells answers to an abandoned registration from those that count.
     round: u64,
+    /// The same for what is asked for the view.
+    look: u64,
     attempts: u32,
     audit_at: Moment,
     warned_counter: bool,
@@ -109,6 +112,7 @@ impl Registry {
             own: Own::Absent { retry_at: Moment::default() },
             view: None,
             round: 0,
+            look: 0,
             attempts: 0,
             audit_at: Moment::default(),
             warned_counter: false,
@@ -150,11 +154,13 @@ impl Registry {
             ..View::default()
         });
         self.round += 1;
+        self.look += 1;
     }
 
     /// Connected (again): what was under way is unsure.
     pub fn connected(&mut self, cx: &mut Cx<'_>) {
         self.round += 1;
+        self.look += 1;
         if self.own == Own::Registering {
             // Its znode may be there all the same. The next one outranks it, and the leader takes such ghosts away.
             self.own = Own::Absent { retry_at: Moment::default() };
@@ -185,7 +191,7 @@ impl Registry {
     /// Does what is due. `register`: whether our member shall stand; `watch`: whether this node watches the others.
     pub fn drive(&mut self, cx: &mut Cx<'_>, member: &Member, register: Register, watch: bool) {
         if !watch && let Some(view) = self.view.take() {
-            self.round += 1;
+            self.look += 1;
             self.members = None;
             if let Some(tag) = view.watch {
                 cx.forget(tag);
@@ -225,18 +231,18 @@ impl Registry {
         if view.stale {
             view.stale = false;
             view.listing = true;
-            let (once, round) = (view.once, self.round);
+            let (once, look) = (view.once, self.look);
             if once && let Some(tag) = view.watch.take() {
                 cx.forget(tag);
             }
             if !once && view.watch.is_none() {
-                let watch = self.ask(cx, Purpose::Watch { round }, Request::WatchChildren { path: self.path.clone() });
+                let watch = self.ask(cx, Purpose::Watch { look }, Request::WatchChildren { path: self.path.clone() });
                 if let Some(view) = &mut self.view {
                     view.watch = watch;
                 }
             }
             let list = Request::List { path: self.path.clone(), watch: once };
-            self.ask(cx, Purpose::List { round, watch: once }, list);
+            self.ask(cx, Purpose::List { look, watch: once }, list);
         } else if !view.changed.is_empty() {
             let names = view.changed.iter().cloned().collect();
             self.read_all(cx, names);
@@ -263,7 +269,7 @@ impl Registry {
     fn read_all(&mut self, cx: &mut Cx<'_>, names: Vec<String>) {
         for names in names.chunks(AT_ONCE) {
             let request = Request::GetAll { paths: names.iter().map(|name| self.at(name)).collect() };
-            self.ask(cx, Purpose::Read { round: self.round, names: names.to_vec() }, request);
+            self.ask(cx, Purpose::Read { look: self.look, names: names.to_vec() }, request);
         }
         if let Some(view) = &mut self.view {
             // What is asked for from here on shows what was told so far; of what is told until it is answered, nobody knows.
@@ -348,12 +354,12 @@ impl Registry {
                     self.own = Own::Absent { retry_at: cx.now };
                 }
             }
-            Purpose::Watch { round } if round == self.round => self.watched(tag, &result),
-            Purpose::List { round, watch } if round == self.round => {
+            Purpose::Watch { look } if look == self.look => self.watched(tag, &result),
+            Purpose::List { look, watch } if look == self.look => {
                 return self.listed(cx, watch.then_some(tag), result);
             }
             Purpose::Watch { .. } | Purpose::List { .. } => cx.forget(tag),
-            Purpose::Read { round, names } if round == self.round => self.read(cx, names, result),
+            Purpose::Read { look, names } if look == self.look => self.read(cx, names, result),
             Purpose::Read { .. } => {}
         }
         Outcome::Nothing
