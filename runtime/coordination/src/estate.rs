@@ -1,17 +1,23 @@
 //! What a session owns, kept where it outlives the session's task: for whoever clears it away after a crash.
 
 use std::collections::{BTreeSet, HashMap};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use bellwether_core::id::{Generation, SessionId, Tag};
 use bellwether_core::request::{CreateMode, Op, Reply, Request, RequestError};
+use futures::FutureExt;
 use tokio::sync::Notify;
 
 use crate::{Coordinator, Session, SessionEvent, Sink};
 
 /// So many changes are kept for who has not asked yet; then all is told anew.
 const CHANGES_MAX: usize = 4096;
+
+/// What changes is told so much later, with all else that has changed by then: each telling wakes a task and a process, at the very moment
+/// when a leadership changes hands. What a process made less than this before it was killed stays for as long as its session.
+const GATHERED: Duration = Duration::from_millis(20);
 
 /// A session and the ephemeral sequential znodes that are known to be its: candidates and members, which others wait for. Their names are never
 /// given to anybody else, so that they can be deleted by name. The session's other znodes are in nobody's way until it times out.
@@ -51,6 +57,8 @@ pub struct Estate(Arc<Inner>);
 struct Inner {
     ledger: Mutex<Ledger>,
     changed: Notify,
+    /// That something has changed will be told.
+    gathering: AtomicBool,
 }
 
 #[derive(Debug, Default)]
@@ -115,7 +123,23 @@ impl Estate {
             _ => *changes = None,
         }
         drop(ledger);
-        self.0.changed.notify_one();
+        self.tell_later();
+    }
+
+    fn tell_later(&self) {
+        if self.0.gathering.swap(true, Ordering::AcqRel) {
+            return;
+        }
+        let estate = self.clone();
+        let tell = move || {
+            // Before it is told: what changes from here on is told once more.
+            estate.0.gathering.store(false, Ordering::Release);
+            estate.0.changed.notify_one();
+        };
+        match tokio::runtime::Handle::try_current() {
+            Ok(runtime) => drop(runtime.spawn(tokio::time::sleep(GATHERED).map(move |()| tell()))),
+            Err(_) => tell(),
+        }
     }
 
     fn end(&self, session: SessionId) {
@@ -349,6 +373,28 @@ mod tests {
         bench.ask(&Request::Multi(vec![delete("/e/n_1")]), Ok(Reply::Multi(vec![None])));
         bench.ask(&Request::Delete { path: "/nodes/a".into(), version: None }, Ok(Reply::Deleted));
         assert_eq!(owned(&estate).unwrap(), [""; 0]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_changes_is_told_a_little_later_and_together() {
+        let estate = Estate::default();
+        let mut bench = Bench::opened(&estate, OURS);
+        estate.changed().await;
+        assert!(matches!(estate.news(), News::Everything(Some(_))));
+        for _ in 0..2 {
+            let began = tokio::time::Instant::now();
+            bench.create(CreateMode::EphemeralSequential, created("/e/n_1"));
+            bench.read("/e/n_1", Err(RequestError::NoNode));
+            estate.changed().await;
+            assert_eq!(began.elapsed(), GATHERED);
+            let News::Changes(changes) = estate.news() else { panic!("it was told all before") };
+            assert_eq!(changes.len(), 2, "{changes:?}");
+        }
+        // The end of a session is told at once.
+        let began = tokio::time::Instant::now();
+        bench.record.hear(&SessionEvent::Ended { reason: "closed".into(), permanent: false });
+        estate.changed().await;
+        assert_eq!(began.elapsed(), Duration::ZERO);
     }
 
     #[test]
