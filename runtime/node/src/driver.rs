@@ -18,6 +18,7 @@ use tokio::sync::{mpsc, oneshot};
 use crate::clock::{self, Alarm};
 use crate::gate::Lease;
 use crate::guests::Guests;
+use crate::lines;
 use crate::shared::NodeShared;
 
 /// Events that may wait for the driver; whoever has more to say waits.
@@ -60,10 +61,17 @@ impl Driver {
         mut inquiries: mpsc::Receiver<Inquiry>,
     ) -> std::io::Result<Ended> {
         let mut alarm = Alarm::new()?;
-        if let Some(ended) = self.handle(Event::Tick) {
+        let mut notices = Vec::new();
+        if let Some(ended) = self.handle(Event::Tick, &mut notices) {
+            self.say(notices);
             return Ok(ended);
         }
         loop {
+            if !notices.is_empty() {
+                // What was submitted is on its way first.
+                tokio::task::yield_now().await;
+                self.say(std::mem::take(&mut notices));
+            }
             alarm.set(self.core.deadline(clock::now()))?;
             let event = tokio::select! {
                 biased;
@@ -87,23 +95,27 @@ impl Driver {
                     None => return Ok(Ended::Crashed),
                 },
             };
-            if let Some(ended) = self.handle(event) {
+            if let Some(ended) = self.handle(event, &mut notices) {
+                self.say(notices);
                 return Ok(ended);
             }
         }
     }
 
-    fn handle(&mut self, event: Event) -> Option<Ended> {
-        let (mut ended, mut notices) = (None, Vec::new());
+    fn handle(&mut self, event: Event, notices: &mut Vec<Notice>) -> Option<Ended> {
+        let (mut ended, mut answers) = (None, Vec::new());
         for command in self.core.handle(clock::now(), event) {
             match command {
                 Command::Finished { error } => ended = Some(error.map_or(Ended::Stopped, Ended::Refused)),
                 Command::Notice(notice) => notices.push(notice),
+                Command::Answer { request, answer } => answers.push((request, answer)),
                 command => self.execute(command),
             }
         }
-        // Said when all is done: writing a line takes longer than most of what it tells of.
-        notices.iter().for_each(|notice| self.say(notice));
+        // Whoever asked may run at once, and in the way of what was set going above.
+        for (request, answer) in answers {
+            self.shared.questions.answer(request, answer);
+        }
         ended
     }
 
@@ -126,7 +138,6 @@ impl Driver {
                 }
             }
             Command::Extend { until } => self.lease.extend(until),
-            Command::Answer { request, answer } => self.shared.questions.answer(request, answer),
             Command::Grant { group, epoch, until } => {
                 if let Some(group) = self.shared.groups.get(&group) {
                     group.gate.grant(epoch, until);
@@ -158,7 +169,7 @@ impl Driver {
             Command::Stop { group, instance } => self.with(&group, |guests| guests.stop(instance)),
             Command::Promote { group, instance } => self.with(&group, |guests| guests.promote(instance)),
             Command::Drain { group } => self.with(&group, Guests::drain),
-            Command::Finished { .. } | Command::Notice(_) => {}
+            Command::Finished { .. } | Command::Notice(_) | Command::Answer { .. } => {}
         }
     }
 
@@ -196,22 +207,30 @@ impl Driver {
             .retain(members.iter().flat_map(|members| members.iter()).map(|member| member.address.as_str()));
     }
 
-    fn say(&self, notice: &Notice) {
-        let node = self.id.as_str();
-        let group = notice.group.as_ref().map(tracing::field::display);
-        let epoch = notice.epoch.map(tracing::field::display);
-        let release = notice.release.as_ref().map(tracing::field::display);
-        let (what, text) = (notice.what, notice.text.as_str());
-        macro_rules! say {
-            ($level:ident) => {
-                tracing::$level!(node, group, epoch, release, what, "{text}")
-            };
+    fn say(&self, notices: Vec<Notice>) {
+        let enabled = |notice: &Notice| notice.level != Level::Debug || tracing::enabled!(tracing::Level::DEBUG);
+        let notices: Vec<Notice> = notices.into_iter().filter(enabled).collect();
+        if !notices.is_empty() {
+            let node = self.id.clone();
+            lines::make(move || notices.iter().for_each(|notice| say(node.as_str(), notice)));
         }
-        match notice.level {
-            Level::Debug => say!(debug),
-            Level::Info => say!(info),
-            Level::Warn => say!(warn),
-            Level::Error => say!(error),
-        }
+    }
+}
+
+fn say(node: &str, notice: &Notice) {
+    let group = notice.group.as_ref().map(tracing::field::display);
+    let epoch = notice.epoch.map(tracing::field::display);
+    let release = notice.release.as_ref().map(tracing::field::display);
+    let (what, text) = (notice.what, notice.text.as_str());
+    macro_rules! say {
+        ($level:ident) => {
+            tracing::$level!(node, group, epoch, release, what, "{text}")
+        };
+    }
+    match notice.level {
+        Level::Debug => say!(debug),
+        Level::Info => say!(info),
+        Level::Warn => say!(warn),
+        Level::Error => say!(error),
     }
 }

@@ -5,6 +5,7 @@
 use bellwether_core::id::{Epoch, InstanceId};
 
 use crate::clock;
+use crate::lines;
 use crate::shared::GroupShared;
 
 fn now_ns() -> u64 {
@@ -13,15 +14,20 @@ fn now_ns() -> u64 {
 
 macro_rules! effect {
     ($group:expr, $epoch:expr, $effect:expr $(, $name:ident = $value:expr)*) => {
-        tracing::debug!(
-            target: "bellwether::effects",
-            node = $group.this.id.as_str(),
-            group = $group.name.as_str(),
-            epoch = $epoch.0,
-            at_ns = now_ns(),
-            effect = $effect
-            $(, $name = $value)*
-        )
+        if tracing::enabled!(target: "bellwether::effects", tracing::Level::DEBUG) {
+            let (this, group, epoch, at_ns) = ($group.this.clone(), $group.name.clone(), $epoch.0, now_ns());
+            lines::make(move || {
+                tracing::debug!(
+                    target: "bellwether::effects",
+                    node = this.id.as_str(),
+                    group = group.as_str(),
+                    epoch,
+                    at_ns,
+                    effect = $effect
+                    $(, $name = $value)*
+                )
+            });
+        }
     };
 }
 
@@ -33,6 +39,7 @@ pub(crate) fn callback(group: &GroupShared, instance: InstanceId, epoch: Epoch, 
 /// A fenced write was accepted; `version` is what it left of the key, none if it deleted it. Versions of one key tell the order in
 /// which writes took effect, whenever their answers arrived.
 pub(crate) fn write(group: &GroupShared, epoch: Epoch, key: &str, version: Option<u32>) {
+    let key = key.to_owned();
     effect!(group, epoch, "write-accepted", key = key, version = version);
 }
 

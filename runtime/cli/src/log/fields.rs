@@ -11,12 +11,12 @@ const MAX_VALUE: usize = 16 << 10;
 
 /// The fields by name, each as what it is: a text, a number or a boolean.
 #[derive(Debug, Clone, Default, PartialEq)]
-pub struct Fields(pub BTreeMap<String, Value>);
+pub struct Fields(pub BTreeMap<&'static str, Value>);
 
 impl Fields {
     /// Takes the fields of a span in.
     pub fn take_in(&mut self, span: &Self) {
-        self.0.extend(span.0.iter().map(|(name, value)| (name.clone(), value.clone())));
+        self.0.extend(span.0.iter().map(|(name, value)| (*name, value.clone())));
     }
 
     /// A field as text, without quotes.
@@ -24,10 +24,18 @@ impl Fields {
         self.0.get(name).map(plain)
     }
 
+    /// The fields of a JSON object.
+    #[cfg(test)]
+    pub fn of(object: Value) -> Self {
+        let Value::Object(map) = object else { panic!("{object} is no object") };
+        // The names of real fields are in the program.
+        Self(map.into_iter().map(|(name, value)| (&*name.leak(), value)).collect())
+    }
+
     fn put(&mut self, field: &Field, value: impl Into<Value>) {
         let name = field.name();
         // `r#type` and its like are written so for Rust's sake alone.
-        self.0.insert(name.strip_prefix("r#").unwrap_or(name).to_owned(), value.into());
+        self.0.insert(name.strip_prefix("r#").unwrap_or(name), value.into());
     }
 
     fn put_text(&mut self, field: &Field, mut text: String) {

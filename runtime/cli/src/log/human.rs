@@ -60,7 +60,7 @@ pub fn render(line: &Line<'_>, since_start: Duration, color: bool) -> String {
         text.push_str(&clean(message.trim_end()));
     }
     for (name, value) in &fields.0 {
-        if PLACED.contains(&name.as_str()) || (line.is_guest() && GUEST.contains(&name.as_str())) {
+        if PLACED.contains(name) || (line.is_guest() && GUEST.contains(name)) {
             continue;
         }
         let value = clean(plain(value).trim_end());
@@ -101,8 +101,7 @@ mod tests {
     use super::*;
 
     fn line(level: Level, target: &str, fields: serde_json::Value, color: bool) -> String {
-        let serde_json::Value::Object(map) = fields else { panic!("fields") };
-        let fields = Fields(map.into_iter().collect());
+        let fields = Fields::of(fields);
         render(&Line { level, target, fields: &fields }, Duration::from_millis(12_345), color)
     }
 

@@ -1,8 +1,10 @@
 //! A line for a program.
 
+use std::collections::BTreeMap;
 use std::time::SystemTime;
 
-use serde_json::{Map, Value, json};
+use serde::Serialize;
+use serde_json::Value;
 
 use super::Line;
 use super::fields::epoch;
@@ -10,33 +12,35 @@ use super::fields::epoch;
 /// The fields that stand at the top, beside what every line has.
 const TOP: [&str; 4] = ["node", "group", "epoch", "message"];
 
+#[derive(Serialize)]
+struct Object<'a> {
+    timestamp: String,
+    level: &'a str,
+    target: &'a str,
+    #[serde(flatten)]
+    top: BTreeMap<&'a str, &'a Value>,
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    fields: BTreeMap<&'a str, &'a Value>,
+}
+
 pub fn render(line: &Line<'_>, now: SystemTime) -> String {
-    let mut top = Map::new();
-    top.insert("timestamp".to_owned(), json!(humantime::format_rfc3339_millis(now).to_string()));
-    top.insert("level".to_owned(), json!(line.level.as_str()));
-    top.insert("target".to_owned(), json!(line.target));
-    for name in TOP {
-        if let Some(value) = line.fields.0.get(name) {
-            let value =
-                if name == "epoch" { epoch(value).map_or_else(|| value.clone(), Value::from) } else { value.clone() };
-            top.insert(name.to_owned(), value);
-        }
+    let epoch = line.fields.0.get("epoch").and_then(epoch).map(Value::from);
+    let (mut top, fields): (BTreeMap<_, _>, _) =
+        line.fields.0.iter().map(|(name, value)| (*name, value)).partition(|(name, _)| TOP.contains(name));
+    if let Some(epoch) = &epoch {
+        top.insert("epoch", epoch);
     }
-    let others: Map<_, _> = line
-        .fields
-        .0
-        .iter()
-        .filter(|(name, _)| !TOP.contains(&name.as_str()))
-        .map(|(name, value)| (name.clone(), value.clone()))
-        .collect();
-    if !others.is_empty() {
-        top.insert("fields".to_owned(), others.into());
-    }
-    format!("{}\n", Value::Object(top))
+    let timestamp = humantime::format_rfc3339_millis(now).to_string();
+    let object = Object { timestamp, level: line.level.as_str(), target: line.target, top, fields };
+    // Texts, numbers and booleans under names that are texts: nothing of it can fail.
+    let mut text = serde_json::to_string(&object).unwrap_or_default();
+    text.push('\n');
+    text
 }
 
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
     use tracing::Level;
 
     use super::super::fields::Fields;
@@ -44,8 +48,7 @@ mod tests {
 
     #[test]
     fn the_line_is_one_object() {
-        let Value::Object(map) = json!({"node":"n","epoch":"e42","message":"a\nb","level":"mine"}) else { panic!() };
-        let fields = Fields(map.into_iter().collect());
+        let fields = Fields::of(json!({"node":"n","epoch":"e42","message":"a\nb","level":"mine"}));
         let line = Line { level: Level::INFO, target: "guest", fields: &fields };
         let text = render(&line, SystemTime::UNIX_EPOCH);
         assert_eq!(text.matches('\n').count(), 1);

@@ -41,6 +41,8 @@ pub fn install(global: &Global) -> Result<Flush, Failure> {
     let failed = |error: &dyn std::fmt::Display| Failure::new(Exit::Local, "cannot set the log up").why(error);
     let (writer, flush) = Writer::start(std::io::stderr()).map_err(|error| failed(&error))?;
     let form = if human { Form::Human { color: global.color.on_stderr(), start: Instant::now() } } else { Form::Json };
+    let later = writer.clone();
+    bellwether_node::make_lines_elsewhere(move |making| later.made_later(making));
     let lines = Lines { form, writer };
     tracing_subscriber::registry().with(lines.with_filter(filter)).try_init().map_err(|error| failed(&error))?;
     Ok(flush)
