@@ -42,6 +42,18 @@ fn each_resignation_moves_leadership_once_and_wakes_one_candidate() -> Result<()
 }
 
 #[test]
+fn a_bare_recipe_moves_leadership_as_well() -> Result<()> {
+    let server = zookeeper()?;
+    let plan = handover::Plan { operations: 12, warm_up: 3, rest: Rest::Whole, timeout: LONG };
+    for layout in [Layout { processes: 3, each: 1 }, Layout { processes: 1, each: 10 }] {
+        let measured = handover::run(Kind::Bare, layout, &server, &plan)?;
+        assert_eq!((measured.times.len(), measured.counts.deletions), (12, 12), "{:?}", measured.counts);
+        assert!(measured.changes.iter().enumerate().all(|(at, change)| change.elected == (at % 2 == 1)));
+    }
+    Ok(())
+}
+
+#[test]
 fn a_crash_a_pause_and_a_cut_have_one_successor_each() -> Result<()> {
     let server = zookeeper()?;
     for fate in [Fate::Killed, Fate::Lost, Fate::Paused, Fate::Cut] {

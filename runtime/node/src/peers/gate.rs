@@ -154,6 +154,8 @@ impl hyper::service::Service<Request<Incoming>> for Gate {
             request.extensions_mut().insert(proven);
             let mut phase = shared.phase.clone();
             let status = tokio::select! {
+                // Most requests end when they are looked at first: no timer is set for those.
+                biased;
                 response = inner.call(request) => match response {
                     Ok(response) if refused(&response) == Some(Code::OutOfRange) => return Ok(limited(response, &shared.limits)),
                     Ok(response) => return Ok(hold(response, permits)),
