@@ -21,7 +21,9 @@ use super::limits::PeerLimits;
 use super::link::{Connection, Link, Reason, Unanswered};
 use super::reason::{of_request, reason};
 use super::tls::{Tls, TlsFiles};
-use super::wire::{BYTES_HEADER, HandleRequest, LIMIT_HEADER, WorkersClient, outcome, shorten};
+use super::wire::{
+    BYTES_HEADER, HandleRequest, LIMIT_HEADER, TIMEOUT_HEADER, WorkersClient, outcome, shorten, timeout_text,
+};
 
 /// Sends work to peers. Cheap to clone; all copies share their connections.
 #[derive(Clone)]
@@ -183,7 +185,10 @@ impl Inner {
         let connection = link.connection(&self.runtime).await.map_err(|why| Failure::Final(unreachable(to, &why)))?;
         let length = request.encoded_len();
         let mut request = tonic::Request::new(request);
-        request.set_timeout(deadline.saturating_duration_since(Instant::now()));
+        let left = timeout_text(deadline.saturating_duration_since(Instant::now()));
+        if let Ok(left) = left.parse() {
+            request.metadata_mut().insert(TIMEOUT_HEADER, left);
+        }
         request.metadata_mut().insert(BYTES_HEADER, length.into());
         let largest = self.limits.encoded();
         let mut client = WorkersClient::with_origin(connection.clone(), link.origin.clone())

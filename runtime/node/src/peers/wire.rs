@@ -111,6 +111,13 @@ pub(super) fn shorten(mut text: String) -> String {
     text
 }
 
+/// How gRPC writes a time that is left: in whole milliseconds, or seconds if it is long, and rather too much than too little. Values
+/// that are the same in one request after the other are sent once and then named by number; those in microseconds never are.
+pub(super) fn timeout_text(left: Duration) -> String {
+    let millis = left.as_nanos().div_ceil(1_000_000);
+    if millis < 100_000_000 { format!("{millis}m") } else { format!("{}S", millis.div_ceil(1000).min(99_999_999)) }
+}
+
 /// Reads a `grpc-timeout`: at most eight digits and a unit. Nothing else is one.
 pub(super) fn parse_timeout(text: &str) -> Option<Duration> {
     let (digits, unit) = text.split_at_checked(text.len().checked_sub(1)?)?;
@@ -157,6 +164,20 @@ mod tests {
         assert!(matches!(outcome(HandleResponse { outcome: None }), Err(WorkError::Other(_))));
         let unknown = HandleResponse { outcome: Some(Outcome::Refusal(Refusal { kind: None })) };
         assert!(matches!(outcome(unknown), Err(WorkError::Other(_))));
+    }
+
+    #[test]
+    fn a_time_that_is_left_is_written_in_few_values_and_never_as_less() {
+        assert_eq!(timeout_text(Duration::from_micros(4_999_998)), "5000m");
+        assert_eq!(timeout_text(Duration::ZERO), "0m");
+        assert_eq!(timeout_text(Duration::MAX), "99999999S");
+        for nanos in (0..40).map(|n| 3_u64.pow(n)) {
+            let (left, told) = (Duration::from_nanos(nanos), timeout_text(Duration::from_nanos(nanos)));
+            let told = parse_timeout(&told).unwrap();
+            let unit = if left < Duration::from_secs(99_999) { 1 } else { 1000 };
+            assert!(told >= left.min(Duration::from_secs(99_999_999)), "{left:?} as {told:?}");
+            assert!(told < left + Duration::from_millis(unit), "{left:?} as {told:?}");
+        }
     }
 
     #[test]
