@@ -17,7 +17,7 @@ const CHANGES_MAX: usize = 4096;
 
 /// What changes is told so much later, with all else that has changed by then: each telling wakes a task and a process, at the very moment
 /// when a leadership changes hands. What a process made less than this before it was killed stays for as long as its session.
-const GATHERED: Duration = Duration::from_millis(20);
+const TOLD_AFTER: Duration = Duration::from_millis(20);
 
 /// A session and the ephemeral sequential znodes that are known to be its: candidates and members, which others wait for. Their names are never
 /// given to anybody else, so that they can be deleted by name. The session's other znodes are in nobody's way until it times out.
@@ -103,6 +103,8 @@ impl Estate {
     fn begin(&self, session: SessionId, timeout: Duration) {
         let holdings = Some(Holdings { session, timeout, znodes: BTreeSet::new() });
         *self.ledger() = Ledger { holdings, changes: None };
+        // Whoever was about to tell of changes may have ended with the session before.
+        self.0.gathering.store(false, Ordering::Release);
         self.0.changed.notify_one();
     }
 
@@ -126,6 +128,7 @@ impl Estate {
         self.tell_later();
     }
 
+    /// On the runtime of whoever changes something, which has timers; where there is none, at once.
     fn tell_later(&self) {
         if self.0.gathering.swap(true, Ordering::AcqRel) {
             return;
@@ -137,7 +140,7 @@ impl Estate {
             estate.0.changed.notify_one();
         };
         match tokio::runtime::Handle::try_current() {
-            Ok(runtime) => drop(runtime.spawn(tokio::time::sleep(GATHERED).map(move |()| tell()))),
+            Ok(runtime) => drop(runtime.spawn(tokio::time::sleep(TOLD_AFTER).map(move |()| tell()))),
             Err(_) => tell(),
         }
     }
@@ -386,7 +389,7 @@ mod tests {
             bench.create(CreateMode::EphemeralSequential, created("/e/n_1"));
             bench.read("/e/n_1", Err(RequestError::NoNode));
             estate.changed().await;
-            assert_eq!(began.elapsed(), GATHERED);
+            assert_eq!(began.elapsed(), TOLD_AFTER);
             let News::Changes(changes) = estate.news() else { panic!("it was told all before") };
             assert_eq!(changes.len(), 2, "{changes:?}");
         }

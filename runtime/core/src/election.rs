@@ -44,7 +44,7 @@ pub(crate) enum Purpose {
     Guard { round: u64 },
     /// Our znode, looked at from time to time while we follow.
     Audit { round: u64 },
-    /// The epoch, read when we begin to follow.
+    /// The epoch, read when somebody is found to stand before us.
     Witness,
     /// A znode of ours is deleted; whether that works is seen by the next survey.
     Sweep,
@@ -110,7 +110,7 @@ pub(crate) struct Election {
     planted: BTreeSet<String>,
     /// Whether this node shall be in, as of the last [`Self::drive`].
     wanted: bool,
-    /// Somebody was found to follow, and the group has not asked yet.
+    /// Somebody was found to stand before us, and the group has not asked yet.
     follows: bool,
     pub safeguards: Safeguards,
 }
@@ -173,7 +173,8 @@ impl Election {
 
     /// Reads the epoch, so that tasks of older terms are refused from the first on.
     pub fn witness(&self, cx: &mut Cx<'_>) {
-        // Whoever is in has made a znode in this session, or found it after a sync: no server that it talks to is behind that.
+        // Whoever is in has made a znode in this session, or found it after a sync, and no server that it talks to is behind that. What
+        // was seen of later epochs stays.
         if self.own.is_none() {
             self.ask(cx, Purpose::Sync, Request::Sync { path: self.paths.epoch.clone() });
         }
@@ -474,6 +475,10 @@ impl Election {
         tag: Tag,
         result: Result<Reply, RequestError>,
     ) -> Outcome {
+        if self.phase == Phase::Denied {
+            // It was told with the first of several answers.
+            return Outcome::Nothing;
+        }
         let nothing_there = match &result {
             Err(RequestError::NoNode) => {
                 matches!(purpose, Purpose::Survey { .. } | Purpose::Place { .. } | Purpose::Join { .. })
@@ -609,7 +614,7 @@ impl Election {
         self.phase = Phase::Following { watch, ahead };
     }
 
-    /// Whether somebody was found to follow since this was asked last.
+    /// Whether somebody was found to stand before us since this was asked last.
     pub fn follows(&mut self) -> bool {
         std::mem::take(&mut self.follows)
     }

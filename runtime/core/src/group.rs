@@ -184,7 +184,7 @@ impl Group {
         let (wanted, able) = (self.wanted(cx.now), self.able());
         self.election.drive(cx, wanted, able, self.registry.own());
         // While the guest is told that it does not lead, the members stay watched: to let go of that is a request, and would hold up the
-        // one by which our znode goes. No longer than that: the first that would be told of is the successor.
+        // one by which our znode goes. No longer than that: the successor's member goes next, which would be told of and read in vain.
         let watch = self.leads() || self.config.watch == Watch::All;
         let registers = self.registry.about_to_register(cx.now, self.register()) && cx.link.ready();
         if self.election.follows() || registers {

@@ -29,11 +29,11 @@ pub(crate) enum Purpose {
     /// A ghost is taken away.
     Tidy,
     /// The lasting watch on the members.
-    Watch { look: u64 },
+    Watch { round: u64 },
     /// The list of the members, with a watch that fires once where the server has no other.
-    List { look: u64, watch: bool },
+    List { round: u64, watch: bool },
     /// Members that are not known, or have changed.
-    Read { look: u64, names: Vec<String> },
+    Read { round: u64, names: Vec<String> },
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -88,7 +88,7 @@ pub(crate) struct Registry {
     /// Tells answers to an abandoned registration from those that count.
     round: u64,
     /// The same for what is asked for the view.
-    look: u64,
+    view_round: u64,
     attempts: u32,
     audit_at: Moment,
     warned_counter: bool,
@@ -112,7 +112,7 @@ impl Registry {
             own: Own::Absent { retry_at: Moment::default() },
             view: None,
             round: 0,
-            look: 0,
+            view_round: 0,
             attempts: 0,
             audit_at: Moment::default(),
             warned_counter: false,
@@ -154,13 +154,13 @@ impl Registry {
             ..View::default()
         });
         self.round += 1;
-        self.look += 1;
+        self.view_round += 1;
     }
 
     /// Connected (again): what was under way is unsure.
     pub fn connected(&mut self, cx: &mut Cx<'_>) {
         self.round += 1;
-        self.look += 1;
+        self.view_round += 1;
         if self.own == Own::Registering {
             // Its znode may be there all the same. The next one outranks it, and the leader takes such ghosts away.
             self.own = Own::Absent { retry_at: Moment::default() };
@@ -191,7 +191,7 @@ impl Registry {
     /// Does what is due. `register`: whether our member shall stand; `watch`: whether this node watches the others.
     pub fn drive(&mut self, cx: &mut Cx<'_>, member: &Member, register: Register, watch: bool) {
         if !watch && let Some(view) = self.view.take() {
-            self.look += 1;
+            self.view_round += 1;
             self.members = None;
             if let Some(tag) = view.watch {
                 cx.forget(tag);
@@ -231,18 +231,18 @@ impl Registry {
         if view.stale {
             view.stale = false;
             view.listing = true;
-            let (once, look) = (view.once, self.look);
+            let (once, round) = (view.once, self.view_round);
             if once && let Some(tag) = view.watch.take() {
                 cx.forget(tag);
             }
             if !once && view.watch.is_none() {
-                let watch = self.ask(cx, Purpose::Watch { look }, Request::WatchChildren { path: self.path.clone() });
+                let watch = self.ask(cx, Purpose::Watch { round }, Request::WatchChildren { path: self.path.clone() });
                 if let Some(view) = &mut self.view {
                     view.watch = watch;
                 }
             }
             let list = Request::List { path: self.path.clone(), watch: once };
-            self.ask(cx, Purpose::List { look, watch: once }, list);
+            self.ask(cx, Purpose::List { round, watch: once }, list);
         } else if !view.changed.is_empty() {
             let names = view.changed.iter().cloned().collect();
             self.read_all(cx, names);
@@ -269,7 +269,7 @@ impl Registry {
     fn read_all(&mut self, cx: &mut Cx<'_>, names: Vec<String>) {
         for names in names.chunks(AT_ONCE) {
             let request = Request::GetAll { paths: names.iter().map(|name| self.at(name)).collect() };
-            self.ask(cx, Purpose::Read { look: self.look, names: names.to_vec() }, request);
+            self.ask(cx, Purpose::Read { round: self.view_round, names: names.to_vec() }, request);
         }
         if let Some(view) = &mut self.view {
             // What is asked for from here on shows what was told so far; of what is told until it is answered, nobody knows.
@@ -354,12 +354,12 @@ impl Registry {
                     self.own = Own::Absent { retry_at: cx.now };
                 }
             }
-            Purpose::Watch { look } if look == self.look => self.watched(tag, &result),
-            Purpose::List { look, watch } if look == self.look => {
+            Purpose::Watch { round } if round == self.view_round => self.watched(tag, &result),
+            Purpose::List { round, watch } if round == self.view_round => {
                 return self.listed(cx, watch.then_some(tag), result);
             }
             Purpose::Watch { .. } | Purpose::List { .. } => cx.forget(tag),
-            Purpose::Read { look, names } if look == self.look => self.read(cx, names, result),
+            Purpose::Read { round, names } if round == self.view_round => self.read(cx, names, result),
             Purpose::Read { .. } => {}
         }
         Outcome::Nothing

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bellwether_coordination::{Coordinator, Session, Sink};
-use bellwether_core::command::{Command, Level, Notice};
+use bellwether_core::command::{Answer, Command, Level, Notice};
 use bellwether_core::event::Event;
 use bellwether_core::id::{Generation, GroupName};
 use bellwether_core::node::Node;
@@ -103,17 +103,18 @@ impl Driver {
     }
 
     fn handle(&mut self, event: Event, notices: &mut Vec<Notice>) -> Option<Ended> {
-        let (mut ended, mut answers) = (None, Vec::new());
+        let (mut ended, mut resigned) = (None, Vec::new());
         for command in self.core.handle(clock::now(), event) {
             match command {
                 Command::Finished { error } => ended = Some(error.map_or(Ended::Stopped, Ended::Refused)),
+                Command::Notice(notice) if notice.level == Level::Debug && !lines::debugging() => {}
                 Command::Notice(notice) => notices.push(notice),
-                Command::Answer { request, answer } => answers.push((request, answer)),
+                Command::Answer { request, answer: answer @ Answer::Resigned(_) } => resigned.push((request, answer)),
                 command => self.execute(command),
             }
         }
-        // Whoever asked may run at once, and in the way of what was set going above.
-        for (request, answer) in answers {
+        // Whoever asked may run at once, and in the way of the guest that is told.
+        for (request, answer) in resigned {
             self.shared.questions.answer(request, answer);
         }
         ended
@@ -138,6 +139,7 @@ impl Driver {
                 }
             }
             Command::Extend { until } => self.lease.extend(until),
+            Command::Answer { request, answer } => self.shared.questions.answer(request, answer),
             Command::Grant { group, epoch, until } => {
                 if let Some(group) = self.shared.groups.get(&group) {
                     group.gate.grant(epoch, until);
@@ -169,7 +171,7 @@ impl Driver {
             Command::Stop { group, instance } => self.with(&group, |guests| guests.stop(instance)),
             Command::Promote { group, instance } => self.with(&group, |guests| guests.promote(instance)),
             Command::Drain { group } => self.with(&group, Guests::drain),
-            Command::Finished { .. } | Command::Notice(_) | Command::Answer { .. } => {}
+            Command::Finished { .. } | Command::Notice(_) => {}
         }
     }
 
@@ -207,13 +209,22 @@ impl Driver {
             .retain(members.iter().flat_map(|members| members.iter()).map(|member| member.address.as_str()));
     }
 
-    fn say(&self, notices: Vec<Notice>) {
-        let enabled = |notice: &Notice| notice.level != Level::Debug || tracing::enabled!(tracing::Level::DEBUG);
-        let notices: Vec<Notice> = notices.into_iter().filter(enabled).collect();
-        if !notices.is_empty() {
-            let node = self.id.clone();
-            lines::make(move || notices.iter().for_each(|notice| say(node.as_str(), notice)));
-        }
+    fn say(&self, mut notices: Vec<Notice>) {
+        notices.iter_mut().for_each(|notice| shorten(&mut notice.text));
+        let node = self.id.clone();
+        lines::make(notices.len(), move || notices.iter().for_each(|notice| say(node.as_str(), notice)));
+    }
+}
+
+/// What a guest says of its failure may be long, and many lines may wait for whoever reads them.
+const LONGEST: usize = 16 << 10;
+
+fn shorten(text: &mut String) {
+    if text.len() > LONGEST {
+        let cut = text.len() - LONGEST;
+        text.truncate(text.floor_char_boundary(LONGEST));
+        text.push_str(&format!("… ({cut} bytes cut)"));
+        text.shrink_to_fit();
     }
 }
 

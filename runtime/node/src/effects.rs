@@ -14,9 +14,9 @@ fn now_ns() -> u64 {
 
 macro_rules! effect {
     ($group:expr, $epoch:expr, $effect:expr $(, $name:ident = $value:expr)*) => {
-        if tracing::enabled!(target: "bellwether::effects", tracing::Level::DEBUG) {
+        if lines::debugging() {
             let (this, group, epoch, at_ns) = ($group.this.clone(), $group.name.clone(), $epoch.0, now_ns());
-            lines::make(move || {
+            lines::make(1, move || {
                 tracing::debug!(
                     target: "bellwether::effects",
                     node = this.id.as_str(),

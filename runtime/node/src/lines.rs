@@ -3,8 +3,15 @@
 
 use std::sync::OnceLock;
 
-/// Makes some lines.
-pub type Making = Box<dyn FnOnce() + Send>;
+use tracing::level_filters::LevelFilter;
+
+/// What makes some lines.
+pub struct Making {
+    /// How many.
+    pub lines: usize,
+    /// Makes them.
+    pub make: Box<dyn FnOnce() + Send>,
+}
 
 static ELSEWHERE: OnceLock<Box<dyn Fn(Making) + Send + Sync>> = OnceLock::new();
 
@@ -14,10 +21,15 @@ pub fn make_lines_elsewhere(elsewhere: impl Fn(Making) + Send + Sync + 'static) 
     let _ = ELSEWHERE.set(Box::new(elsewhere));
 }
 
-/// Has lines made: elsewhere if that was set, otherwise here and now.
-pub(crate) fn make(making: impl FnOnce() + Send + 'static) {
+/// Has so many lines made: elsewhere if that was set, otherwise here and now. What waits to be made is to be short.
+pub(crate) fn make(lines: usize, make: impl FnOnce() + Send + 'static) {
     match ELSEWHERE.get() {
-        Some(elsewhere) => elsewhere(Box::new(making)),
-        None => making(),
+        Some(elsewhere) => elsewhere(Making { lines, make: Box::new(make) }),
+        None => make(),
     }
+}
+
+/// Whether anybody may hear of what is only said for debugging.
+pub(crate) fn debugging() -> bool {
+    LevelFilter::current() >= LevelFilter::DEBUG
 }

@@ -1,6 +1,6 @@
 //! A bare recipe to compare hand-overs with: on the library and the server that nodes use, what any candidate must do that writes an
 //! epoch before it leads, and nothing else: no guest, no registry, no lease, no admin API, no log. What it takes is the server's
-//! and the system's; what we take more is ours.
+//! and the system's; what we take more is for what we do more.
 //!
 //! It is talked to as the peers are; `tests/bench/kazoo/peer.py` says how. Commands and answers: `resign ID`, `count`.
 
@@ -142,7 +142,7 @@ impl Candidate {
         loop {
             let (_, suffix) = self.client.create(&format!("{}/n_", self.path), &[], &temporary).await?;
             let own = format!("{}/n_{suffix}", self.path);
-            self.turn(&own).await?;
+            let others = self.turn(&own).await?;
             let mut claim = self.client.new_multi_writer();
             claim.add_check_version(&own, -1)?;
             claim.add_set_data(&epoch, self.id.as_bytes(), None)?;
@@ -152,22 +152,25 @@ impl Candidate {
             self.resigns.notified().await;
             told("demoted", &self.id);
             self.client.delete(&own, None).await?;
-            tokio::time::sleep(YIELD).await;
+            if others {
+                tokio::time::sleep(YIELD).await;
+            }
         }
     }
 
-    /// Waits until nobody stands before `own`. That the one before it has gone is enough: they leave in order here.
-    async fn turn(&self, own: &str) -> Result<()> {
+    /// Waits until nobody stands before `own`, and says whether anybody did. That the one before it has gone is enough: they leave in order
+    /// here.
+    async fn turn(&self, own: &str) -> Result<bool> {
         loop {
             let names = self.client.list_children(&self.path).await?;
             let mut before: Vec<String> = names.iter().map(|name| format!("{}/{name}", self.path)).collect();
             before.retain(|name| name.as_str() < own);
-            let Some(nearest) = before.into_iter().max() else { return Ok(()) };
+            let Some(nearest) = before.into_iter().max() else { return Ok(false) };
             let (stat, watch) = self.client.check_and_watch_stat(&nearest).await?;
             if stat.is_some() {
                 let event = watch.changed().await;
                 ensure!(event.event_type == EventType::NodeDeleted, "the watch of {nearest} told {event:?}");
-                return Ok(());
+                return Ok(true);
             }
         }
     }

@@ -99,10 +99,13 @@ struct Options {
     /// Results as JSON, one object a line
     #[arg(long)]
     json: bool,
-    /// handover: how the candidates are spread, as PROCESSESxCANDIDATES; with 500 candidates and more, an eighth of the operations
+    /// handover: how the candidates are spread, as PROCESSESxCANDIDATES; with 500 candidates and more, an eighth of the hand-overs
     #[arg(long, value_delimiter = ',', default_value = "3x1,1x1,1x10,2x50,20x50")]
     layouts: Vec<Layout>,
-    /// registry, swap: how many are measured in each round; handover: four times as many; tasks: ten times
+    /// handover: how many are measured in each round
+    #[arg(long, default_value_t = 240)]
+    handovers: usize,
+    /// registry, swap: how many are measured in each round; tasks: ten times as many
     #[arg(long, default_value_t = 60)]
     operations: usize,
     /// handover: the rest between two, in milliseconds
@@ -194,7 +197,7 @@ fn main() -> Result<()> {
         if wanted(Name::Handover) {
             for layout in options.layouts.iter().filter(|layout| long || layout.candidates() < LARGE) {
                 let large = layout.candidates() >= LARGE;
-                let operations = if large { (options.operations / 2).max(1) } else { options.operations * 4 };
+                let operations = if large { (options.handovers / 8).max(1) } else { options.handovers };
                 let warm_up = (operations / 4).min(100);
                 let plan = handover::Plan { operations, warm_up, rest: Rest::Pause(pause), timeout };
                 for kind in kinds.iter().chain(&bare) {

@@ -10,7 +10,7 @@ mod json;
 mod writer;
 
 use std::io::IsTerminal;
-use std::time::{Instant, SystemTime};
+use std::time::Instant;
 
 use tracing::span::{Attributes, Id, Record};
 use tracing::{Event, Level, Subscriber};
@@ -23,7 +23,7 @@ use crate::args::{Global, LogFormat};
 use crate::exit::{Exit, Failure};
 use fields::Fields;
 pub use writer::Flush;
-use writer::Writer;
+use writer::{Moment, Writer};
 
 /// The libraries that say more than an operator wants to hear, unless asked.
 const QUIET: [&str; 6] =
@@ -116,9 +116,10 @@ impl<S: Subscriber + for<'a> LookupSpan<'a>> Layer<S> for Lines {
         }
         event.record(&mut fields);
         let line = Line { level: *event.metadata().level(), target: event.metadata().target(), fields: &fields };
+        let moment = Moment::of_line();
         let text = match self.form {
-            Form::Human { color, start } => human::render(&line, start.elapsed(), color),
-            Form::Json => json::render(&line, SystemTime::now()),
+            Form::Human { color, start } => human::render(&line, moment.running.duration_since(start), color),
+            Form::Json => json::render(&line, moment.of_day),
         };
         self.writer.line(text);
     }

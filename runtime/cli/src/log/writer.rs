@@ -3,30 +3,63 @@
 
 use std::cell::RefCell;
 use std::io::{self, Write};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{self, Receiver, SyncSender, TrySendError};
-use std::time::Duration;
+use std::time::{Duration, Instant, SystemTime};
 
 use bellwether_node::Making;
 
 /// How many lines may wait.
 const QUEUE: usize = 4096;
 
-/// So many bytes are written at once, if there are as many.
-const AT_ONCE: usize = 64 << 10;
+/// So many bytes are written together at most, and longer lines alone: a pipe keeps what is not longer in one piece (`PIPE_BUF`), whoever
+/// else writes to it.
+const TOGETHER: usize = 4 << 10;
+
+/// So many bytes are gathered before they are written.
+const GATHERED: usize = 64 << 10;
 
 /// How long the end of the program waits for lines that are on their way.
 const LAST: Duration = Duration::from_secs(1);
 
+/// What the thread that writes is about to write.
+struct Outgoing {
+    text: Vec<u8>,
+    /// When what it makes now was asked for.
+    asked: Option<Moment>,
+}
+
 thread_local! {
-    /// On the thread that writes: what it is about to write.
-    static OUTGOING: RefCell<Option<Vec<u8>>> = const { RefCell::new(None) };
+    /// On the thread that writes alone.
+    static OUTGOING: RefCell<Option<Outgoing>> = const { RefCell::new(None) };
+}
+
+/// The time by both clocks.
+#[derive(Debug, Clone, Copy)]
+pub struct Moment {
+    /// For programs.
+    pub of_day: SystemTime,
+    /// For people, who want to know how long ago the program was started.
+    pub running: Instant,
+}
+
+impl Moment {
+    fn now() -> Self {
+        Self { of_day: SystemTime::now(), running: Instant::now() }
+    }
+
+    /// When that happened of which a line is made now.
+    pub fn of_line() -> Self {
+        let asked = OUTGOING.try_with(|outgoing| outgoing.borrow().as_ref().and_then(|outgoing| outgoing.asked));
+        asked.ok().flatten().unwrap_or_else(Self::now)
+    }
 }
 
 enum Item {
     Line(String),
-    Making(Making),
+    Making(Moment, Making),
     Flush(SyncSender<()>),
 }
 
@@ -59,32 +92,52 @@ impl Writer {
     pub fn line(&self, text: String) {
         // What is being made stands where it was asked for.
         if !put(text.as_bytes()) {
-            self.queue(Item::Line(text));
+            self.queue(Item::Line(text), 1);
         }
     }
 
     /// Takes what makes lines; it does so on the thread that writes. Never waits.
     pub fn made_later(&self, making: Making) {
-        self.queue(Item::Making(making));
+        let lines = making.lines;
+        self.queue(Item::Making(Moment::now(), making), lines);
     }
 
-    fn queue(&self, item: Item) {
+    fn queue(&self, item: Item, lines: usize) {
         if let Err(TrySendError::Full(_)) = self.queue.try_send(item) {
-            self.dropped.fetch_add(1, Ordering::Relaxed);
+            self.dropped.fetch_add(lines as u64, Ordering::Relaxed);
         }
     }
 }
 
 /// Adds to what is about to be written; not so on another thread than the one that writes.
 fn put(bytes: &[u8]) -> bool {
-    OUTGOING.with_borrow_mut(|outgoing| outgoing.as_mut().map(|outgoing| outgoing.extend_from_slice(bytes)).is_some())
+    let put = |outgoing: &RefCell<Option<Outgoing>>| {
+        outgoing.borrow_mut().as_mut().map(|outgoing| outgoing.text.extend_from_slice(bytes)).is_some()
+    };
+    // Other threads may log while they end.
+    OUTGOING.try_with(put).unwrap_or(false)
+}
+
+/// Writes whole lines, several together where they are short.
+fn write_lines(out: &mut dyn Write, mut text: &[u8]) -> io::Result<()> {
+    while !text.is_empty() {
+        let end = |text: &[u8]| text.iter().rposition(|byte| *byte == b'\n').map(|at| at + 1);
+        let first = || text.iter().position(|byte| *byte == b'\n').map(|at| at + 1);
+        let together = end(&text[..text.len().min(TOGETHER)]).or_else(first).unwrap_or(text.len());
+        let (now, later) = text.split_at(together);
+        out.write_all(now)?;
+        text = later;
+    }
+    Ok(())
 }
 
 fn write(mut out: impl Write, queue: &Receiver<Item>, dropped: &AtomicU64) {
     // An error has nobody to be told to: this is where errors are told.
+    let asked = |asked| OUTGOING.with_borrow_mut(|outgoing| outgoing.iter_mut().for_each(|one| one.asked = asked));
     let write_out = |out: &mut dyn Write| {
-        let outgoing = OUTGOING.replace(Some(Vec::new())).unwrap_or_default();
-        let _ = out.write_all(&outgoing);
+        if let Some(outgoing) = OUTGOING.replace(Some(Outgoing { text: Vec::new(), asked: None })) {
+            let _ = write_lines(out, &outgoing.text);
+        }
     };
     write_out(&mut out);
     while let Ok(item) = queue.recv() {
@@ -94,14 +147,21 @@ fn write(mut out: impl Write, queue: &Receiver<Item>, dropped: &AtomicU64) {
                 Item::Line(line) => {
                     put(line.as_bytes());
                 }
-                Item::Making(making) => making(),
+                Item::Making(at, Making { lines, make }) => {
+                    asked(Some(at));
+                    // Whoever's fault it is, the log goes on.
+                    if catch_unwind(AssertUnwindSafe(make)).is_err() {
+                        dropped.fetch_add(lines as u64, Ordering::Relaxed);
+                    }
+                    asked(None);
+                }
                 Item::Flush(done) => {
                     write_out(&mut out);
                     let _ = out.flush();
                     let _ = done.send(());
                 }
             }
-            let full = OUTGOING.with_borrow(|outgoing| outgoing.as_ref().is_some_and(|text| text.len() >= AT_ONCE));
+            let full = OUTGOING.with_borrow(|outgoing| outgoing.as_ref().is_some_and(|one| one.text.len() >= GATHERED));
             next = if full { None } else { queue.try_recv().ok() };
         }
         write_out(&mut out);
@@ -156,8 +216,8 @@ mod tests {
         let shut = out.gate.lock().unwrap();
         let (writer, flush) = Writer::with_queue(out.clone(), 4).unwrap();
         for n in 0..100 {
-            // Each as long as what is written at once.
-            writer.line(format!("{n}{}\n", " ".repeat(AT_ONCE)));
+            // Each as long as what is gathered.
+            writer.line(format!("{n}{}\n", " ".repeat(GATHERED)));
         }
         drop(shut);
         // There is room again as soon as the thread has taken one.
@@ -180,14 +240,70 @@ mod tests {
         let here = std::thread::current().id();
         writer.line("1\n".to_owned());
         let making = writer.clone();
-        writer.made_later(Box::new(move || {
+        let shut = out.gate.lock().unwrap();
+        let before = Moment::now();
+        let make = move || {
             assert_ne!(std::thread::current().id(), here);
-            making.line("2\n".to_owned());
+            making.line(format!("{}\n", Moment::of_line().running.duration_since(before.running).as_micros()));
             making.line("3\n".to_owned());
-        }));
+        };
+        writer.made_later(Making { lines: 2, make: Box::new(make) });
+        let after = before.running.elapsed().as_micros();
         writer.line("4\n".to_owned());
+        // It is made when somebody reads again, and tells of when it was asked for.
+        while before.running.elapsed().as_micros() <= after {
+            std::thread::yield_now();
+        }
+        drop(shut);
         drop(flush);
-        assert_eq!(String::from_utf8(out.written.lock().unwrap().clone()).unwrap(), "1\n2\n3\n4\n");
+        let text = String::from_utf8(out.written.lock().unwrap().clone()).unwrap();
+        let lines: Vec<&str> = text.lines().collect();
+        assert_eq!((lines[0], &lines[2..]), ("1", &["3", "4"][..]));
+        assert!(lines[1].parse::<u128>().unwrap() <= after, "{text}");
+    }
+
+    #[test]
+    fn a_failure_to_make_lines_costs_those_lines_alone() {
+        let out = Sluggish::default();
+        let (writer, flush) = Writer::start(out.clone()).unwrap();
+        writer.line("1\n".to_owned());
+        writer.made_later(Making { lines: 3, make: Box::new(|| panic!("as a test wants it")) });
+        writer.line("2\n".to_owned());
+        drop(flush);
+        let text = String::from_utf8(out.written.lock().unwrap().clone()).unwrap();
+        assert!(text.starts_with("1\n2\n"), "{text}");
+        assert!(text.contains("3 log lines were dropped"), "{text}");
+    }
+
+    #[test]
+    fn lines_are_written_whole_and_no_more_together_than_a_pipe_keeps_in_one_piece() {
+        #[derive(Default)]
+        struct Pieces(Vec<Vec<u8>>);
+        impl Write for Pieces {
+            fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+                self.0.push(bytes.to_vec());
+                Ok(bytes.len())
+            }
+            fn flush(&mut self) -> io::Result<()> {
+                Ok(())
+            }
+        }
+        let mut text = String::new();
+        for length in [10, 4000, 90, 5000, 1, 4095, 4096, 20] {
+            text += &format!("{}\n", "x".repeat(length));
+        }
+        text += "without an end";
+        let mut pieces = Pieces::default();
+        write_lines(&mut pieces, text.as_bytes()).unwrap();
+        assert_eq!(pieces.0.concat(), text.as_bytes());
+        let (last, lines) = pieces.0.split_last().unwrap();
+        assert_eq!(last, b"without an end");
+        for piece in lines {
+            assert_eq!(piece.last(), Some(&b'\n'));
+            let alone = piece.iter().filter(|byte| **byte == b'\n').count() == 1;
+            assert!(piece.len() <= TOGETHER || alone, "{}", piece.len());
+        }
+        assert!(lines.len() < 8, "short lines are written together");
     }
 
     #[test]

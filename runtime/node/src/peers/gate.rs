@@ -153,6 +153,13 @@ impl hyper::service::Service<Request<Incoming>> for Gate {
             request.extensions_mut().insert(deadline);
             request.extensions_mut().insert(proven);
             let mut phase = shared.phase.clone();
+            // What comes first below might be done at once.
+            if *phase.borrow() >= Phase::GivingUp {
+                return Ok(refuse(Status::unavailable("the node is stopping"), &shared.limits));
+            }
+            if deadline.0 <= Instant::now() {
+                return Ok(refuse(Status::deadline_exceeded("the deadline has passed"), &shared.limits));
+            }
             let status = tokio::select! {
                 // Most requests end when they are looked at first: no timer is set for those.
                 biased;
