@@ -15,9 +15,9 @@ use crate::{Coordinator, Session, SessionEvent, Sink};
 /// So many changes are kept for who has not asked yet; then all is told anew.
 const CHANGES_MAX: usize = 4096;
 
-/// What changes is told so much later, with all else that has changed by then: each telling wakes a task and a process, at the very moment
-/// when a leadership changes hands. What a process made less than this before it was killed stays for as long as its session.
-const TOLD_AFTER: Duration = Duration::from_millis(20);
+/// What is released is told so much later, with all else that has changed by then: each telling wakes a task and a process, at the very moment
+/// when a leadership changes hands. To delete what is gone does no harm.
+const RELEASE_TOLD_AFTER: Duration = Duration::from_millis(20);
 
 /// A session and the ephemeral sequential znodes that are known to be its: candidates and members, which others wait for. Their names are never
 /// given to anybody else, so that they can be deleted by name. The session's other znodes are in nobody's way until it times out.
@@ -120,12 +120,17 @@ impl Estate {
         if !is_new {
             return;
         }
+        let owns = matches!(change, Change::Owns(_));
         match changes {
             Some(kept) if kept.len() < CHANGES_MAX => kept.push(change),
             _ => *changes = None,
         }
         drop(ledger);
-        self.tell_later();
+        if owns {
+            self.0.changed.notify_one();
+        } else {
+            self.tell_later();
+        }
     }
 
     /// On the runtime of whoever changes something, which has timers; where there is none, at once.
@@ -140,7 +145,7 @@ impl Estate {
             estate.0.changed.notify_one();
         };
         match tokio::runtime::Handle::try_current() {
-            Ok(runtime) => drop(runtime.spawn(tokio::time::sleep(TOLD_AFTER).map(move |()| tell()))),
+            Ok(runtime) => drop(runtime.spawn(tokio::time::sleep(RELEASE_TOLD_AFTER).map(move |()| tell()))),
             Err(_) => tell(),
         }
     }
@@ -379,19 +384,25 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn what_changes_is_told_a_little_later_and_together() {
+    async fn what_is_owned_is_told_at_once_and_what_is_released_a_little_later_and_together() {
         let estate = Estate::default();
         let mut bench = Bench::opened(&estate, OURS);
         estate.changed().await;
         assert!(matches!(estate.news(), News::Everything(Some(_))));
         for _ in 0..2 {
             let began = tokio::time::Instant::now();
-            bench.create(CreateMode::EphemeralSequential, created("/e/n_1"));
-            bench.read("/e/n_1", Err(RequestError::NoNode));
+            for path in ["/e/n_1", "/e/n_2"] {
+                bench.create(CreateMode::EphemeralSequential, created(path));
+            }
             estate.changed().await;
-            assert_eq!(began.elapsed(), TOLD_AFTER);
-            let News::Changes(changes) = estate.news() else { panic!("it was told all before") };
-            assert_eq!(changes.len(), 2, "{changes:?}");
+            assert_eq!(began.elapsed(), Duration::ZERO);
+            assert!(matches!(estate.news(), News::Changes(changes) if changes.len() == 2));
+            for path in ["/e/n_1", "/e/n_2"] {
+                bench.read(path, Err(RequestError::NoNode));
+            }
+            estate.changed().await;
+            assert_eq!(began.elapsed(), RELEASE_TOLD_AFTER);
+            assert!(matches!(estate.news(), News::Changes(changes) if changes.len() == 2));
         }
         // The end of a session is told at once.
         let began = tokio::time::Instant::now();

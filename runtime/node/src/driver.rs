@@ -110,6 +110,11 @@ impl Driver {
                 Command::Notice(notice) if notice.level == Level::Debug && !lines::debugging() => {}
                 Command::Notice(notice) => notices.push(notice),
                 Command::Answer { request, answer: answer @ Answer::Resigned(_) } => resigned.push((request, answer)),
+                // What a guest writes stands below what it is told for.
+                command @ Command::Call { .. } if !notices.is_empty() => {
+                    self.say(std::mem::take(notices));
+                    self.execute(command);
+                }
                 command => self.execute(command),
             }
         }
