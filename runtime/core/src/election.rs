@@ -475,10 +475,6 @@ impl Election {
         tag: Tag,
         result: Result<Reply, RequestError>,
     ) -> Outcome {
-        if self.phase == Phase::Denied {
-            // It was told with the first of several answers.
-            return Outcome::Nothing;
-        }
         let nothing_there = match &result {
             Err(RequestError::NoNode) => {
                 matches!(purpose, Purpose::Survey { .. } | Purpose::Place { .. } | Purpose::Join { .. })
@@ -487,7 +483,8 @@ impl Election {
             _ => false,
         };
         if result == Err(RequestError::NoAuth) || nothing_there && self.parents_denied {
-            return self.deny();
+            // Told with the first of several answers. What else comes is dealt with: a znode that was made all the same must go.
+            return if self.phase == Phase::Denied { Outcome::Nothing } else { self.deny() };
         }
         match purpose {
             Purpose::Sync | Purpose::Sweep => {}
