@@ -190,6 +190,17 @@ fn whoever_could_not_join_is_not_placed_by_the_list_that_came_with_it() {
 }
 
 #[test]
+fn a_znode_whose_making_is_answered_after_a_denial_goes() {
+    let mut world = World::leading(&["g"]);
+    world.add_candidate("g", &named("b", 9));
+    (world.slow, world.deny_in, world.denied) = (joins, "/bw/g/election", "election");
+    world.event(resign());
+    assert_eq!((asked(&world), world.candidates("g")), (vec!["leave", "join", "list"], 2));
+    world.let_go();
+    assert_eq!(world.candidates("g"), 1, "nobody could lead before its session ends: {:?}", asked(&world));
+}
+
+#[test]
 fn whoever_becomes_the_lowest_while_its_member_is_made_claims_when_that_is_settled() {
     let mut world = comes_back(registers, |_| false);
     world.remove_candidate("g", "b-");
